@@ -1,0 +1,63 @@
+# The commands of this project; `make` alone lists them.
+
+PYTHON ?= python3
+ARGS ?=
+UPGRADE ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+CODE := api worker models tests
+COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-header
+DEV_ONLY := --extra dev --constraint
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint lock-check lock clean
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
+
+run: $(INSTALLED)  ## start everything on this machine (PORT, HOST, DEV_DIR, DATABASE_URL, REDIS_URL move it)
+	@exec $(BIN)/python -m api.cli dev
+
+test: $(INSTALLED)  ## run the whole test suite on throw-away servers (ARGS='-k fence' picks some)
+	@$(BIN)/python -m pytest -q -n $$($(BIN)/python -c 'import os; print(min(max(os.cpu_count() or 2, 2), 4))') $(ARGS)
+
+check: lint lock-check  ## lint, types, and the lock files against pyproject.toml
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy --strict $(CODE)
+
+# Compiled over a copy of the locks, so that only what pyproject.toml asks for moves a pin.
+lock-check: $(INSTALLED)
+	@new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && cp requirements.txt requirements-dev.txt "$$new" && \
+	$(COMPILE) -o "$$new/requirements.txt" >/dev/null && \
+	$(COMPILE) $(DEV_ONLY) "$$new/requirements.txt" -o "$$new/requirements-dev.txt" >/dev/null || \
+		{ echo "The lock files cannot be checked: uv could not resolve pyproject.toml (see above)." >&2; exit 1; }; \
+	for lock in requirements.txt requirements-dev.txt; do \
+		grep -v '^#' $$lock | diff - "$$new/$$lock" >/dev/null || \
+			{ echo "$$lock does not match pyproject.toml: run 'make lock' and commit what it changes." >&2; exit 1; }; \
+	done; \
+	echo "the lock files match pyproject.toml"
+
+lock: $(INSTALLED)  ## rewrite the lock files after a change of pyproject.toml (UPGRADE=1 takes newer versions)
+	$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements.txt >/dev/null
+	$(COMPILE) $(if $(UPGRADE),--upgrade) $(DEV_ONLY) requirements.txt -o requirements-dev.txt >/dev/null
+
+clean:  ## delete .venv and the caches; the data in .dev stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Written last, so that an installation which was cut short is done again.
+$(INSTALLED): requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Gatehouse needs Python 3.11 or newer as '$(PYTHON)': install it, or run make with PYTHON=<a newer one>." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "'$(PYTHON)' cannot make virtual environments: install its venv module (Debian: apt install python3-venv)." >&2; exit 1; }
+	@echo "installing into $(VENV) …"
+	@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""HTTP and command line: parse, call `models`, answer. No rules of its own."""

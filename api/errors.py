@@ -1,0 +1,66 @@
+"""The one table from errors to answers. Every error is JSON: `{"error": sentence, "code": snake_case}`."""
+
+import logging
+
+import msgspec
+from sanic import HTTPResponse, Request
+from sanic.exceptions import SanicException
+from sanic.handlers import ErrorHandler
+
+from models import errors
+
+log = logging.getLogger("gatehouse.api")
+
+JSON = "application/json"
+
+STATUS: dict[type[errors.ServiceError], int] = {
+    errors.InvalidInput: 400,
+    errors.InvalidCredentials: 401,
+    errors.SignupDisabled: 403,
+    errors.UsernameTaken: 409,
+    errors.Overloaded: 503,
+    errors.StoreUnavailable: 503,
+}
+
+# What the framework itself refuses, in our words: its own name files, routes and limits.
+_REFUSALS: dict[int, tuple[str, str]] = {
+    400: ("The request is not valid HTTP", "invalid_request"),
+    404: ("There is nothing here", "not_found"),
+    405: ("This method is not allowed here", "method_not_allowed"),
+    408: ("The request took too long to arrive", "request_timeout"),
+    413: ("The request is too large", "payload_too_large"),
+    414: ("The address is too long", "uri_too_long"),
+    415: ("The body must be application/json", "unsupported_media_type"),
+    417: ("The expectation cannot be met", "expectation_failed"),
+    431: ("The headers are too large", "headers_too_large"),
+    503: ("The service cannot answer now; try again shortly", "unavailable"),
+}
+_FORWARDED_HEADERS = ("allow", "retry-after", "connection")
+
+
+def problem(status: int, error: str, code: str, headers: dict[str, str] | None = None) -> HTTPResponse:
+    """An error's answer.
+
+    Args:
+        error: a sentence for people.
+        code: a snake_case name for programs, stable.
+    """
+    body = msgspec.json.encode({"error": error, "code": code})
+    return HTTPResponse(body, status, headers, JSON)
+
+
+class Errors(ErrorHandler):
+    """Answers for whatever a handler or the framework raised."""
+
+    def default(self, request: Request, exception: Exception) -> HTTPResponse:
+        if isinstance(exception, errors.ServiceError):
+            wait_s = exception.retry_after_s
+            headers = {} if wait_s is None else {"Retry-After": str(wait_s)}
+            return problem(STATUS[type(exception)], str(exception), exception.code, headers)
+        if isinstance(exception, SanicException) and exception.status_code in _REFUSALS:
+            error, code = _REFUSALS[exception.status_code]
+            given = {name.lower(): str(value) for name, value in (exception.headers or {}).items()}
+            headers = {name.title(): given[name] for name in _FORWARDED_HEADERS if name in given}
+            return problem(exception.status_code, error, code, headers)
+        log.error("unexpected error on %s %s", request.method, request.path, exc_info=exception)
+        return problem(500, "Something went wrong here; the log has more", "internal_error")

@@ -1,0 +1,21 @@
+"""For whoever runs the service: is it alive, can it serve."""
+
+from sanic import Blueprint, HTTPResponse, Request
+
+from api.answers import json
+from api.errors import problem
+
+blueprint = Blueprint("health", url_prefix="/health")
+
+
+@blueprint.get("/live")
+async def live(_request: Request) -> HTTPResponse:
+    return json({"status": "live"})
+
+
+@blueprint.get("/ready")
+async def ready(request: Request) -> HTTPResponse:
+    away = await request.app.ctx.stores.away()
+    if away:
+        return problem(503, f"Not ready: {' and '.join(away)} away", "not_ready", {"Retry-After": "1"})
+    return json({"status": "ready"})

@@ -1,0 +1,18 @@
+"""The limited, tracked call."""
+
+import asyncio
+
+from sanic import Blueprint, HTTPResponse, Request
+
+from api.answers import json
+from api.gate import limited
+
+blueprint = Blueprint("ping")
+
+
+@blueprint.get("/ping")
+@limited
+async def ping(request: Request) -> HTTPResponse:
+    # The original's stand-in for work behind the gate.
+    await asyncio.sleep(request.app.ctx.stores.settings.ping_delay_ms / 1000)
+    return json({})

@@ -1,0 +1,56 @@
+"""Everything opened once and shared: by the API, the worker, the command line and the tests."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from models.accounts import Accounts
+from models.database import Database
+from models.errors import StoreUnavailable
+from models.passwords import Passwords
+from models.sessions import Sessions
+from models.settings import Settings
+from models.store import Store
+from models.tokens import TokenSigner
+from models.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The two stores and the domain on top of them."""
+
+    settings: Settings
+    database: Database
+    store: Store
+    sessions: Sessions
+    usage: Usage
+    accounts: Accounts
+
+    async def away(self) -> list[str]:
+        """The stores that do not answer, by name."""
+        names = {"PostgreSQL": self.database.ping(), "Redis": self.store.ping()}
+        answers = await asyncio.gather(*names.values(), return_exceptions=True)
+        return [name for name, answer in zip(names, answers, strict=True) if isinstance(answer, StoreUnavailable)]
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
+    """Open both stores and close them at the end. Neither needs to be there yet: what needs it says so when used."""
+    passwords = Passwords()
+    database = await Database.open(settings.database_url)
+    store = Store(settings.redis_url)
+    try:
+        sessions = Sessions(database, store, TokenSigner(settings.secret_keys), settings.session_ttl_s)
+        yield Stores(
+            settings=settings,
+            database=database,
+            store=store,
+            sessions=sessions,
+            usage=Usage(database, store, sessions, settings.rate_limits),
+            accounts=Accounts(settings, database, sessions, passwords),
+        )
+    finally:
+        await store.close()
+        await database.close()
+        passwords.close()

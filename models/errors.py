@@ -1,0 +1,70 @@
+"""The errors a caller can be told about; `api.errors` gives each its HTTP status.
+
+The docstring's sentence is the message unless the raiser has a more precise one.
+"""
+
+
+class ServiceError(Exception):
+    """The service could not do this."""
+
+    code = "service_error"
+    retry_after_s: int | None = None
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").split("\n")[0].rstrip("."))
+
+
+class InvalidInput(ServiceError):
+    """The request is not valid."""
+
+    code = "invalid_request"
+
+
+class InvalidCredentials(ServiceError):
+    """Invalid credentials."""
+
+    code = "invalid_credentials"
+
+
+class UsernameTaken(ServiceError):
+    """Username already exists."""
+
+    code = "username_taken"
+
+
+class SignupDisabled(ServiceError):
+    """Sign-up is switched off here."""
+
+    code = "signup_disabled"
+
+
+class Overloaded(ServiceError):
+    """Too many logins at once; try again shortly."""
+
+    code = "overloaded"
+    retry_after_s = 1
+
+
+class StoreUnavailable(ServiceError):
+    """A store that this needs is away; try again shortly."""
+
+    code = "store_unavailable"
+    retry_after_s = 1
+
+
+class UnknownUser(ServiceError):
+    """There is no such user."""
+
+    code = "unknown_user"
+
+
+class SettingsError(Exception):
+    """The environment does not describe a service that can start.
+
+    Args:
+        problems: one sentence a setting: its name, what it got and what it takes.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("Gatehouse cannot start:\n" + "\n".join(f"  {problem}" for problem in problems))

@@ -1,0 +1,114 @@
+"""Password hashing through the passlib API, off the event loop and bounded.
+
+New hashes are argon2id at OWASP's minimum (Password Storage Cheat Sheet: 19 MiB, 2 passes, 1 lane). The bcrypt hashes
+of the service that Gatehouse replaces verify too, and are upgraded at the next login.
+"""
+
+import asyncio
+import os
+import re
+import unicodedata
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from passlib.context import CryptContext
+
+from models.errors import Overloaded
+
+T = TypeVar("T")
+
+QUEUE_PER_THREAD = 32
+"""Waiting verifications for each one that runs; at some 20 ms each the last waits under a second."""
+
+_CONTEXT = CryptContext(
+    ["argon2", "bcrypt"],
+    deprecated="auto",
+    argon2__memory_cost=19 * 1024,
+    argon2__time_cost=2,
+    argon2__parallelism=1,
+)
+_BCRYPT_MAX_BYTES = 72
+_ARGON2_COST = re.compile(r"\$argon2id?\$v=\d+\$m=(\d+),t=(\d+),p=(\d+)\$")
+_BCRYPT_COST = re.compile(r"\$2[abxy]\$(\d\d)\$")
+
+
+class Passwords:
+    """Hashes and verifies in a few threads; argon2 and bcrypt leave the interpreter's lock while they work.
+
+    Args:
+        threads: how many at once; by default one a core.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        threads = threads or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="passwords")
+        self._most_pending = threads * (1 + QUEUE_PER_THREAD)
+        self._pending = 0
+        self._dummy_hash = _CONTEXT.hash("nobody has this password")
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def hash(self, password: str) -> str:
+        """A new argon2id hash.
+
+        Raises:
+            Overloaded: too many are waiting.
+        """
+        return await self._off_loop(lambda: _CONTEXT.hash(_normal(password)))
+
+    async def verify(self, password: str, stored: str | None) -> tuple[bool, str | None]:
+        """Whether the password is the stored one, and a better hash to store when it is.
+
+        Args:
+            stored: None for an unknown user: as much work is done, and the answer is no.
+
+        Raises:
+            Overloaded: too many are waiting.
+        """
+        if stored is None:
+            await self._off_loop(lambda: _verify(password, self._dummy_hash))
+            return False, None
+        return await self._off_loop(lambda: _verify(password, stored))
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        if self._pending >= self._most_pending:
+            raise Overloaded()
+        self._pending += 1
+        # Counted down when the thread is done, not when the caller stops waiting: an aborted request goes on costing.
+        future = self._pool.submit(work)
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._one_less) if not loop.is_closed() else None)
+        return await asyncio.wrap_future(future)
+
+    def _one_less(self) -> None:
+        self._pending -= 1
+
+
+def _verify(password: str, stored: str) -> tuple[bool, str | None]:
+    if not _affordable(stored):
+        return False, None
+    if stored.startswith("$2"):
+        # What the original service hashed were the bytes as they came; and bcrypt has no answer beyond 72 of them.
+        if len(password.encode()) > _BCRYPT_MAX_BYTES:
+            return False, None
+        valid, better = _CONTEXT.verify_and_update(password, stored)
+    else:
+        valid, better = _CONTEXT.verify_and_update(_normal(password), stored)
+    return bool(valid), better
+
+
+def _affordable(stored: str) -> bool:
+    """Whether a stored hash is one of ours to verify: a planted one could ask for gigabytes or hours."""
+    if match := _ARGON2_COST.match(stored):
+        memory_kib, passes, lanes = (int(number) for number in match.groups())
+        return memory_kib <= 256 * 1024 and passes <= 10 and lanes <= 16
+    if match := _BCRYPT_COST.match(stored):
+        return int(match[1]) <= 14
+    return False
+
+
+def _normal(password: str) -> str:
+    """One spelling for each text, whichever keyboard it came from (NIST SP 800-63B-4, 3.1.1.2: NFC)."""
+    return unicodedata.normalize("NFC", password)

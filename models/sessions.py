@@ -1,0 +1,251 @@
+"""Sessions: started, validated with fallback, published to the cache, ended; one of a user at a time."""
+
+import asyncio
+import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import msgspec
+
+from models.database import BATCH_DEADLINE_S, Database, load_sql
+from models.errors import InvalidCredentials, StoreUnavailable
+from models.store import Entry, Store, SyncState
+from models.tokens import Claims, TokenSigner
+
+Reason = Literal[
+    "missing_token", "malformed_token", "session_expired", "session_replaced", "session_revoked", "session_unknown"
+]
+
+MAX_FALLBACKS = 8
+"""PostgreSQL reads at a time for sessions that Redis does not know; fewer than the pool has connections."""
+
+FALLBACK_DEADLINE_S = 5.0
+SYNC_OVERLAP_S = 30
+"""How far a sync looks back behind the last one: more than every deadline between a commit and its publication."""
+
+SYNC_CHUNK = 1_000
+EXPIRE_BATCH = 1_000
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_UPSERT = load_sql("upsert_session")
+_REVOKE = load_sql("revoke_session")
+_READ = load_sql("read_session")
+_DESCRIBE = load_sql("describe_session")
+_CHANGED = load_sql("changed_sessions")
+_DELETE_EXPIRED = load_sql("delete_expired_sessions")
+
+
+class Description(msgspec.Struct, frozen=True):
+    """What a user may know about their own session; times in UTC."""
+
+    user_id: int
+    username: str
+    created_at: datetime
+    expires_at: datetime
+
+
+class Synced(msgspec.Struct, frozen=True):
+    """What one sync did.
+
+    Args:
+        full: whether it looked at all sessions, because Redis restarted, failed over or was emptied.
+    """
+
+    rows: int
+    published: int
+    full: bool
+
+
+class _Flight:
+    """One read of a user's row that several calls wait for.
+
+    Args:
+        before: the user's flight that is reading already. It may have read before the calls of this one began, so they
+            wait for a read of their own, after it.
+    """
+
+    task: asyncio.Task[Entry | None]
+
+    def __init__(self, before: "_Flight | None") -> None:
+        self.before = before.task if before else None
+        self.reading = False
+
+
+class Sessions:
+    """The sessions of all users.
+
+    Args:
+        ttl_s: seconds from login to a session's end.
+    """
+
+    def __init__(self, database: Database, store: Store, signer: TokenSigner, ttl_s: int) -> None:
+        self._database = database
+        self._store = store
+        self._signer = signer
+        self._ttl_s = ttl_s
+        self._flights: dict[int, _Flight] = {}
+        self._turns = asyncio.Semaphore(MAX_FALLBACKS)
+
+    async def start(self, user_id: int) -> str:
+        """Start a session, ending the user's older one, and return its token.
+
+        PostgreSQL first, Redis second: when Redis does not take it, the session stands and the worker publishes it.
+
+        Raises:
+            InvalidCredentials: the user is gone or disabled by now.
+            StoreUnavailable: PostgreSQL is away.
+        """
+        random_part, digest = self._signer.new_secret()
+        rows = await self._database.fetch(_UPSERT, user_id, digest, self._ttl_s)
+        if not rows:
+            raise InvalidCredentials()
+        version, expires_ms = rows[0]["version"], rows[0]["expires_ms"]
+        with suppress(StoreUnavailable):
+            await self._store.publish_session(Entry(user_id, version, expires_ms, digest))
+        return self._signer.sign(user_id, version, expires_ms, random_part)
+
+    def read_token(self, token: str) -> Claims | Reason:
+        """What a token claims, or why it is refused, without any I/O."""
+        claims = self._signer.verify(token)
+        if claims is None:
+            return "malformed_token"
+        if claims.expires_ms <= time.time() * 1000:
+            return "session_expired"
+        return claims
+
+    async def fall_back(self, claims: Claims) -> Reason | None:
+        """Judge a session by its row in PostgreSQL and cache what the row says.
+
+        One read at a time for each user and a bounded number for all, however many calls ask. The row is always read
+        after the call began: what committed before is seen.
+
+        Raises:
+            StoreUnavailable: PostgreSQL is away or too many wait for it.
+        """
+        flight = self._flights.get(claims.user_id)
+        if flight is None or flight.reading:
+            flight = self._flights[claims.user_id] = _Flight(flight)
+            flight.task = asyncio.create_task(self._fly(flight, claims))
+        # Shielded: the one who gives up must not end the flight of the others.
+        entry = await asyncio.shield(flight.task)
+        if entry is None or entry.version < claims.version:
+            return "session_unknown"
+        if entry.version > claims.version:
+            return "session_revoked" if entry.reason == "revoked" else "session_replaced"
+        if entry.reason:
+            return "session_expired" if entry.reason == "expired" else "session_revoked"
+        return None if entry.digest == claims.digest else "session_unknown"
+
+    async def _fly(self, flight: "_Flight", claims: Claims) -> Entry | None:
+        try:
+            async with asyncio.timeout(FALLBACK_DEADLINE_S):
+                if flight.before is not None:
+                    await asyncio.wait([flight.before])
+                async with self._turns:
+                    flight.reading = True
+                    return await self._read_and_publish(claims)
+        except TimeoutError as error:
+            raise StoreUnavailable("Too many sessions wait for PostgreSQL; try again shortly") from error
+        finally:
+            if self._flights.get(claims.user_id) is flight:
+                del self._flights[claims.user_id]
+
+    async def _read_and_publish(self, claims: Claims) -> Entry | None:
+        rows = await self._database.fetch(_READ, claims.user_id)
+        if rows:
+            entry = _entry(rows[0])
+        else:
+            # A well-signed token without a row: its session ended and was deleted. A tombstone spares the next read.
+            entry = Entry(claims.user_id, claims.version, claims.expires_ms, reason="unknown")
+        with suppress(StoreUnavailable):
+            await self._store.publish_session(entry)
+        return entry if rows else None
+
+    async def end(self, claims: Claims) -> Reason | None:
+        """End the claimed session everywhere: None when it was live, or why it was not.
+
+        Raises:
+            StoreUnavailable: PostgreSQL did not take it; or Redis did not, and the worker will finish it.
+        """
+        if await self._revoke(claims.user_id, claims.version, claims.digest):
+            return None
+        return await self.fall_back(claims) or "session_unknown"
+
+    async def revoke(self, user_id: int) -> bool:
+        """End a user's session everywhere, whichever it is; returns whether there was one.
+
+        Raises:
+            StoreUnavailable: as for `end`.
+        """
+        return await self._revoke(user_id, None, None)
+
+    async def _revoke(self, user_id: int, version: int | None, digest: bytes | None) -> bool:
+        rows = await self._database.fetch(_REVOKE, user_id, version, digest)
+        if not rows:
+            return False
+        entry = Entry(user_id, rows[0]["version"], rows[0]["expires_ms"], reason="revoked")
+        await self._store.publish_session(entry)
+        return True
+
+    async def inspect(self, claims: Claims) -> Description | Reason:
+        """The claimed session's facts from PostgreSQL, or why it is not the user's live one.
+
+        Raises:
+            StoreUnavailable: PostgreSQL is away.
+        """
+        rows = await self._database.fetch(_DESCRIBE, claims.user_id, claims.version, claims.digest)
+        if not rows:
+            return await self.fall_back(claims) or "session_unknown"
+        return Description(**dict(rows[0]))
+
+    async def sync(self) -> Synced:
+        """Publish what changed in PostgreSQL since the last sync, or everything when Redis is not the one it was.
+
+        This ends every race that the fence alone leaves open: a login whose publication was lost, a tombstone that was
+        evicted before a slow reader published the session it had ended.
+        """
+        run_id, state = await self._store.run_id(), await self._store.sync_state()
+        now = (await self._database.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
+        full = state is None or state.run_id != run_id
+        since = _EPOCH
+        if state is not None and not full:
+            since = _EPOCH + timedelta(microseconds=state.watermark_us, seconds=-SYNC_OVERLAP_S)
+        position, rows_seen, published = (since, 0), 0, 0
+        while True:
+            rows = await self._database.fetch(_CHANGED, *position, SYNC_CHUNK)
+            published += await self._store.publish_sessions(_entry(row) for row in rows)
+            rows_seen += len(rows)
+            if len(rows) < SYNC_CHUNK:
+                break
+            position = rows[-1]["changed_at"], rows[-1]["user_id"]
+        # Only now, and only for the server it began with: one that restarted meanwhile gets everything again.
+        await self._store.save_sync_state(SyncState(run_id, (now - _EPOCH) // timedelta(microseconds=1)))
+        return Synced(rows_seen, published, full)
+
+    async def expire(self) -> int:
+        """Delete the expired rows, in batches; returns how many."""
+        deleted = 0
+        while True:
+            batch = len(await self._database.fetch(_DELETE_EXPIRED, EXPIRE_BATCH, deadline_s=BATCH_DEADLINE_S))
+            deleted += batch
+            if batch < EXPIRE_BATCH:
+                return deleted
+
+
+def why_superseded(claims: Claims, cached: str) -> Reason:
+    """Why a token is refused for which something else is cached, of the same or a higher version."""
+    version, _, rest = cached.partition(":")
+    if rest == "revoked":
+        return "session_revoked"
+    if rest == "expired":
+        return "session_expired"
+    if rest == "unknown" or int(version) == claims.version:
+        return "session_unknown"
+    return "session_replaced"
+
+
+def _entry(row: Any) -> Entry:
+    reason = "revoked" if row["revoked"] else "expired" if row["expired"] else ""
+    return Entry(row["user_id"], row["version"], row["expires_ms"], row["token_digest"], reason)

@@ -1,0 +1,330 @@
+"""Redis, the fast copy: the one module that knows its keys, with one typed method per script.
+
+A user belongs to bucket `b = user_id mod 64`. Every key carries its bucket as hash tag, so an admission runs on one
+slot of a Redis Cluster and no key is global and hot.
+
+    key                       type         holds                                              TTL
+    gate:{b}:session:<uid>    string       version:digest:expires_ms, or the tombstone        the session's end, for a
+                                           version:reason                                     tombstone a minute more
+    gate:{b}:calls_at:<uid>   list         times of admitted calls, µs, newest first          longest window
+    gate:{b}:totals           sorted set   12-digit user id → minus the number of calls       none
+    gate:{b}:callers          HyperLogLog  user ids                                           none
+    gate:{b}:dirty            set          users whose total changed since the last snapshot  none
+    gate:{b}:draining         set          users whose total is being snapshotted             none
+    gate:{b}:drainer          string       nonce of the snapshot that drains                  an hour
+    gate:{b}:ready            string       there while the bucket's counters are whole        none
+    gate:{b}:cursor           string       nonce:user id, how far a restore has come          none
+    gate:{b}:stored_sketch    HyperLogLog  only inside finish_restore.lua                     none
+    gate:sync                 hash         run_id, watermark_us of the last sync              none
+
+Totals are negative and their members padded, so that the set's own order is most calls first and, among equals, the
+lower user id; `/top` is then exact by reading ten of each bucket.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from models.errors import StoreUnavailable
+from models.limits import RateLimit
+from models.tokens import Claims
+
+BUCKETS = 64
+DEADLINE_S = 1.0
+TOMBSTONE_MARGIN_MS = 60_000
+"""A tombstone outlives its session by more than any deadline, so that no slow reader can publish past it."""
+
+_ADMITTED, _LIMITED, _MISSING, _SUPERSEDED = 1, 0, 2, 3
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """Where a user stands with one limit.
+
+    Args:
+        remaining: calls left in the current window.
+        reset_us: microseconds until the oldest counted call leaves the window.
+    """
+
+    limit: RateLimit
+    remaining: int
+    reset_us: int
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What one run of `admit.lua` said.
+
+    Args:
+        outcome: `admitted`, `limited`, `missing` (PostgreSQL must be asked) or `superseded`.
+        cached: of a superseded session, what is cached instead: a newer session, or a tombstone with its reason.
+    """
+
+    outcome: str
+    quotas: tuple[Quota, ...] = ()
+    cached: str = ""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A session as it is cached: live, or a tombstone that says why it ended.
+
+    Args:
+        expires_ms: the session's end, in milliseconds since 1970.
+        digest: of the live session's token.
+        reason: of the end: `revoked`, `expired` or `unknown`; empty while it lives.
+    """
+
+    user_id: int
+    version: int
+    expires_ms: int
+    digest: bytes = b""
+    reason: str = ""
+
+    @property
+    def value(self) -> bytes:
+        if self.reason:
+            return b"%d:%s" % (self.version, self.reason.encode())
+        return b"%d:%s:%d" % (self.version, self.digest.hex().encode(), self.expires_ms)
+
+    @property
+    def keep_until_ms(self) -> int:
+        return self.expires_ms + (TOMBSTONE_MARGIN_MS if self.reason else 0)
+
+
+class SyncState(msgspec.Struct, frozen=True):
+    """How far sessions were published, and to which run of the Redis server.
+
+    Args:
+        watermark_us: PostgreSQL's time of the last sync, in microseconds since 1970.
+    """
+
+    run_id: str
+    watermark_us: int
+
+
+class Script:
+    """One file of `scripts/*.lua`, called by its SHA-1."""
+
+    def __init__(self, name: str) -> None:
+        self.text = (Path(__file__).parent / "scripts" / f"{name}.lua").read_bytes()
+        self.sha = hashlib.sha1(self.text).hexdigest()  # noqa: S324  # what EVALSHA takes
+
+
+ADMIT = Script("admit")
+PUBLISH = Script("publish_session")
+DRAIN = Script("drain_dirty")
+FINISH_DRAIN = Script("finish_drain")
+BEGIN_RESTORE = Script("begin_restore")
+ADD_TOTALS = Script("add_totals")
+FINISH_RESTORE = Script("finish_restore")
+
+
+def bucket_of(user_id: int) -> int:
+    """The bucket of a user."""
+    return user_id % BUCKETS
+
+
+def bucket_key(bucket: int, name: str) -> str:
+    """The key of something a bucket has one of."""
+    return f"gate:{{{bucket}}}:{name}"
+
+
+def user_key(user_id: int, name: str) -> str:
+    """The key of something each user has one of."""
+    return f"gate:{{{user_id % BUCKETS}}}:{name}:{user_id}"
+
+
+def member_of(user_id: int) -> str:
+    """A user's member in `totals`, padded so that the order of bytes is the order of ids."""
+    return f"{user_id:012d}"
+
+
+@contextmanager
+def _wrapping_errors() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        if isinstance(error, ResponseError) and "user_script" in str(error):
+            raise  # a fault in a script of ours is not an outage
+        raise StoreUnavailable("Redis is away; try again shortly") from error
+
+
+class Store:
+    """Redis as Gatehouse uses it.
+
+    Every method raises StoreUnavailable when Redis does not answer, or not within `DEADLINE_S`.
+    """
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis: Redis = Redis.from_url(redis_url, socket_timeout=DEADLINE_S, socket_connect_timeout=DEADLINE_S)
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    async def ping(self) -> None:
+        with _wrapping_errors():
+            await self._redis.ping()
+
+    # The gate
+
+    async def admit(self, claims: Claims, limits: Sequence[RateLimit]) -> Verdict:
+        """Check the session, the limits and count the call, in one round trip.
+
+        Args:
+            limits: all must allow the call; none changes when one refuses.
+        """
+        uid, bucket = claims.user_id, claims.user_id % BUCKETS
+        entry = Entry(uid, claims.version, claims.expires_ms, claims.digest)
+        keys = (
+            user_key(uid, "session"),
+            user_key(uid, "calls_at"),
+            bucket_key(bucket, "totals"),
+            bucket_key(bucket, "callers"),
+            bucket_key(bucket, "dirty"),
+        )
+        args: list[Any] = [entry.value, claims.version, uid, member_of(uid)]
+        for limit in limits:
+            args += (limit.calls, limit.window_s * 1_000_000)
+        reply = await self._run(ADMIT, keys, args)
+        if reply[0] == _MISSING:
+            return Verdict("missing")
+        if reply[0] == _SUPERSEDED:
+            return Verdict("superseded", cached=reply[1].decode())
+        pairs = zip(limits, reply[1::2], reply[2::2], strict=True)
+        quotas = tuple(Quota(limit, remaining, reset_us) for limit, remaining, reset_us in pairs)
+        return Verdict("admitted" if reply[0] == _ADMITTED else "limited", quotas)
+
+    # Sessions
+
+    async def publish_session(self, entry: Entry) -> bool:
+        """Cache an entry unless the cache knows a newer one; returns whether it was written."""
+        return bool(await self._run(PUBLISH, [user_key(entry.user_id, "session")], _publish_args(entry)))
+
+    async def publish_sessions(self, entries: Iterable[Entry]) -> int:
+        """Publish many, in one pipeline; returns how many were written."""
+        calls = [([user_key(entry.user_id, "session")], _publish_args(entry)) for entry in entries]
+        return sum(await self._run_many(PUBLISH, calls))
+
+    async def sync_state(self) -> SyncState | None:
+        with _wrapping_errors():
+            found = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall("gate:sync"))
+        return SyncState(found[b"run_id"].decode(), int(found[b"watermark_us"])) if found else None
+
+    async def save_sync_state(self, state: SyncState) -> None:
+        with _wrapping_errors():
+            await cast(Awaitable[int], self._redis.hset("gate:sync", mapping=msgspec.structs.asdict(state)))
+
+    async def run_id(self) -> str:
+        """Which run of which server this is: it changes with every restart and failover."""
+        with _wrapping_errors():
+            server = await self._redis.info("server")
+        return str(server["run_id"])
+
+    # Counters
+
+    async def top(self, count: int) -> list[tuple[int, int]]:
+        """The users with most calls, as (user id, calls), most first, ties by lower id; at most `count`."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for bucket in range(BUCKETS):
+                pipe.zrange(bucket_key(bucket, "totals"), 0, count - 1, withscores=True)
+            with _wrapping_errors():
+                replies = await pipe.execute()
+        rows = sorted((int(score), int(member)) for reply in replies for member, score in reply)
+        return [(user_id, -calls) for calls, user_id in rows[:count]]
+
+    async def count_callers(self) -> int:
+        """The estimated number of distinct users who called: the sum over the buckets, whose users are disjoint."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for bucket in range(BUCKETS):
+                pipe.pfcount(bucket_key(bucket, "callers"))
+            with _wrapping_errors():
+                return sum(await pipe.execute())
+
+    async def buckets_not_ready(self) -> list[int]:
+        """The buckets whose counters are not whole."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for bucket in range(BUCKETS):
+                pipe.exists(bucket_key(bucket, "ready"))
+            with _wrapping_errors():
+                replies = await pipe.execute()
+        return [bucket for bucket, there in enumerate(replies) if not there]
+
+    async def drain_dirty(self, bucket: int, nonce: str) -> int:
+        """Set a bucket's dirty users aside for a snapshot; returns how many, or -1 when a restore must come first."""
+        keys = [bucket_key(bucket, name) for name in ("ready", "dirty", "draining", "drainer")]
+        return int(await self._run(DRAIN, keys, [nonce]))
+
+    async def drained_totals(self, bucket: int, chunk: int) -> AsyncIterator[list[tuple[int, int]]]:
+        """The drained users' totals as (user id, calls), about `chunk` at a time, ascending inside each chunk."""
+        cursor: int = 0
+        while True:
+            with _wrapping_errors():
+                cursor, found = await self._redis.sscan(bucket_key(bucket, "draining"), cursor, count=chunk)
+                user_ids = sorted({int(member) for member in found})
+                members = [member_of(user_id) for user_id in user_ids]
+                scores = await self._redis.zmscore(bucket_key(bucket, "totals"), members) if members else []
+            yield [(uid, -int(score)) for uid, score in zip(user_ids, scores, strict=True) if score is not None]
+            if cursor == 0:
+                return
+
+    async def sketch(self, bucket: int) -> bytes:
+        """A bucket's HyperLogLog as Redis's own bytes; empty when nobody called."""
+        with _wrapping_errors():
+            return await self._redis.get(bucket_key(bucket, "callers")) or b""
+
+    async def finish_drain(self, bucket: int, nonce: str) -> bool:
+        """Forget the drained users; False when another snapshot drains by now."""
+        return bool(await self._run(FINISH_DRAIN, [bucket_key(bucket, n) for n in ("draining", "drainer")], [nonce]))
+
+    async def begin_restore(self, bucket: int, nonce: str) -> int:
+        """Begin or take over a restore; returns the user id reached so far, or -1 when there is nothing to restore."""
+        return int(await self._run(BEGIN_RESTORE, [bucket_key(bucket, n) for n in ("ready", "cursor")], [nonce]))
+
+    async def add_totals(self, bucket: int, nonce: str, position: int, rows: Sequence[tuple[int, int]]) -> bool:
+        """Add stored totals, (user id, calls) ascending, and move the cursor from `position` to the last of them.
+
+        Returns:
+            False when the cursor is elsewhere, so nothing was added.
+        """
+        args: list[Any] = [f"{nonce}:{position}", f"{nonce}:{rows[-1][0]}"]
+        for user_id, calls in rows:
+            args += (-calls, member_of(user_id))
+        return bool(await self._run(ADD_TOTALS, [bucket_key(bucket, n) for n in ("cursor", "totals")], args))
+
+    async def finish_restore(self, bucket: int, nonce: str, position: int, sketch: bytes) -> bool:
+        """Merge the stored HyperLogLog and declare the bucket whole; False as for `add_totals`."""
+        keys = [bucket_key(bucket, name) for name in ("cursor", "callers", "stored_sketch", "ready")]
+        return bool(await self._run(FINISH_RESTORE, keys, [f"{nonce}:{position}", sketch]))
+
+    # Scripts
+
+    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return (await self._run_many(script, [(keys, args)]))[0]
+
+    async def _run_many(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """Run a script once for each (keys, args), in one pipeline."""
+        if not calls:
+            return []
+        with _wrapping_errors():
+            try:
+                return await self._pipeline(script, calls)
+            except NoScriptError:
+                # Every restart, failover and SCRIPT FLUSH forgets the scripts. All of them can run again: a pipeline
+                # that lost its script half-way only repeats what is harmless, and a single call has not run.
+                await self._redis.script_load(script.text)
+                return await self._pipeline(script, calls)
+
+    async def _pipeline(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for keys, args in calls:
+                pipe.evalsha(script.sha, len(keys), *keys, *args)
+            return await asyncio.wait_for(pipe.execute(), DEADLINE_S * 2)
+
+
+def _publish_args(entry: Entry) -> list[Any]:
+    return [entry.version, entry.value, entry.keep_until_ms]

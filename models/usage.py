@@ -1,0 +1,146 @@
+"""Usage: admit a call (session, limits and count in one round trip), rank and count the callers, keep the counters."""
+
+import secrets
+from collections.abc import Sequence
+
+import msgspec
+
+from models.database import Database, load_sql
+from models.limits import RateLimit
+from models.sessions import Reason, Sessions, why_superseded
+from models.store import BUCKETS, Quota, Store
+from models.tokens import Claims
+
+TOP_COUNT = 10
+CHUNK = 500
+
+_LOCK_CLASS = 0x67617465  # 'gate'
+_LOCK_BUCKET = load_sql("lock_bucket")
+_UPSERT_TOTALS = load_sql("upsert_call_totals")
+_UPSERT_SKETCH = load_sql("upsert_caller_sketch")
+_READ_TOTALS = load_sql("read_call_totals")
+_READ_SKETCH = load_sql("read_caller_sketch")
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """What the gate decided about one call.
+
+    Args:
+        reason: why there is no valid session; None when there is one.
+        admitted: the call may go on, and was counted. False with no reason: a limit refused it and nothing changed.
+        quotas: where the user stands with each limit.
+    """
+
+    reason: Reason | None = None
+    admitted: bool = False
+    quotas: tuple[Quota, ...] = ()
+    claims: Claims | None = None
+
+    @property
+    def wait_us(self) -> int:
+        """How long a refused call must wait, in microseconds, until every limit allows one."""
+        return max(quota.reset_us for quota in self.quotas if quota.remaining <= 0)
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """What one snapshot did."""
+
+    buckets: int
+    users: int
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """What one restore did."""
+
+    buckets: int
+    users: int
+
+
+class Usage:
+    """The gate's one call, and the counters behind it.
+
+    Args:
+        limits: what every admitted call must pass, all of it.
+    """
+
+    def __init__(self, database: Database, store: Store, sessions: Sessions, limits: Sequence[RateLimit]) -> None:
+        self._database = database
+        self._store = store
+        self._sessions = sessions
+        self._limits = tuple(limits)
+
+    async def admit(self, token: str) -> Admission:
+        """Admit one call, or say why not.
+
+        Args:
+            token: as the client sent it.
+
+        Raises:
+            StoreUnavailable: whether the session is valid cannot be known now.
+        """
+        claims = self._sessions.read_token(token)
+        if isinstance(claims, str):
+            return Admission(claims)
+        verdict = await self._store.admit(claims, self._limits)
+        if verdict.outcome == "missing":
+            reason = await self._sessions.fall_back(claims)
+            if reason is not None:
+                return Admission(reason)
+            verdict = await self._store.admit(claims, self._limits)
+        if verdict.outcome == "superseded":
+            return Admission(why_superseded(claims, verdict.cached))
+        if verdict.outcome == "missing":
+            return Admission("session_expired")  # published and gone at once: its last millisecond
+        return Admission(None, verdict.outcome == "admitted", verdict.quotas, claims)
+
+    async def top(self) -> list[tuple[int, int]]:
+        """The ten users with most calls, as (user id, calls): most first, ties by the lower id."""
+        return await self._store.top(TOP_COUNT)
+
+    async def count_callers(self) -> int:
+        """The estimated number of distinct users who called."""
+        return await self._store.count_callers()
+
+    async def snapshot(self) -> Snapshot:
+        """Copy the totals that changed since the last snapshot, and the sketches beside them, into PostgreSQL."""
+        users = [await self._snapshot_bucket(bucket) for bucket in range(BUCKETS)]
+        return Snapshot(sum(1 for count in users if count), sum(users))
+
+    async def _snapshot_bucket(self, bucket: int) -> int:
+        nonce = secrets.token_hex(8)
+        async with self._database.transaction() as connection:
+            # A bucket that somebody else snapshots or restores right now is theirs.
+            if not await connection.fetchval(_LOCK_BUCKET, _LOCK_CLASS, bucket):
+                return 0
+            if await self._store.drain_dirty(bucket, nonce) <= 0:
+                return 0
+            users = 0
+            async for rows in self._store.drained_totals(bucket, CHUNK):
+                await connection.execute(_UPSERT_TOTALS, [uid for uid, _ in rows], [calls for _, calls in rows])
+                users += len(rows)
+            await connection.execute(_UPSERT_SKETCH, bucket, await self._store.sketch(bucket))
+        # After the commit: a crash between the two repeats the drain, and absolute values make that harmless.
+        await self._store.finish_drain(bucket, nonce)
+        return users
+
+    async def restore(self) -> Restored:
+        """Give the buckets that lost their counters the stored ones back, added to what was counted since."""
+        users = [await self._restore_bucket(bucket) for bucket in await self._store.buckets_not_ready()]
+        return Restored(len(users), sum(users))
+
+    async def _restore_bucket(self, bucket: int) -> int:
+        nonce = secrets.token_hex(8)
+        async with self._database.transaction() as connection:
+            if not await connection.fetchval(_LOCK_BUCKET, _LOCK_CLASS, bucket):
+                return 0
+            position = await self._store.begin_restore(bucket, nonce)
+            if position < 0:
+                return 0
+            users = 0
+            while rows := [tuple(row) for row in await connection.fetch(_READ_TOTALS, bucket, position, CHUNK)]:
+                if not await self._store.add_totals(bucket, nonce, position, rows):
+                    return users
+                position, users = rows[-1][0], users + len(rows)
+            sketch = await connection.fetchval(_READ_SKETCH, bucket)
+            await self._store.finish_restore(bucket, nonce, position, sketch or b"")
+        return users

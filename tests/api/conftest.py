@@ -1,0 +1,202 @@
+"""The API as clients meet it: one server for each process of the suite, on real stores, emptied before each test."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+import pytest
+from redis.asyncio import Redis
+from sanic_testing.reusable import ReusableClient
+
+from api.app import build_app
+from models.connections import Stores
+from models.devservers import free_port
+from models.settings import Settings
+from models.store import user_key
+from tests.conftest import empty
+
+T = TypeVar("T")
+
+PASSWORD = "correct horse battery"
+JSON = "application/json"
+DEADLINE_S = 5.0
+
+
+class Api:
+    """One running server and the plain calls on it. Its loop turns only while a call is made.
+
+    Args:
+        config: changes to Sanic's own configuration.
+    """
+
+    def __init__(self, settings: Settings, **config: Any) -> None:
+        self.settings = settings
+        self.port = free_port()
+        self._loop = asyncio.new_event_loop()
+        self._app = build_app(settings)
+        self._app.config.update(config)
+        self._client = ReusableClient(self._app, port=self.port, loop=self._loop)
+
+    @contextmanager
+    def running(self) -> Iterator["Api"]:
+        """Start the server, and stop it at the end."""
+        try:
+            with self._client:
+                yield self
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+    @property
+    def stores(self) -> Stores:
+        """The server's own stores, for use inside `run`."""
+        stores: Stores = self._app.ctx.stores
+        return stores
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for something on the server's loop."""
+        return self._loop.run_until_complete(work)
+
+    def request(self, method: str, path: str, token: str | None = None, **given: Any) -> httpx.Response:
+        """One request through sanic-testing; `token` becomes the Authorization header, the rest is httpx's."""
+        if token is not None:
+            given["headers"] = {"Authorization": f"Bearer {token}"} | given.get("headers", {})
+        _, response = self._client.request(path, http_method=method, gather_request=False, **given)
+        assert isinstance(response, httpx.Response)
+        return response
+
+    def get(self, path: str, token: str | None = None, **given: Any) -> httpx.Response:
+        return self.request("GET", path, token, **given)
+
+    def post(self, path: str, token: str | None = None, **given: Any) -> httpx.Response:
+        return self.request("POST", path, token, **given)
+
+    def at_once(self, requests: list[tuple[str, str, dict[str, Any]]]) -> list[httpx.Response]:
+        """Several requests side by side: method, path and httpx's arguments of each."""
+
+        async def send() -> list[httpx.Response]:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}") as client:
+                return await asyncio.gather(*(client.request(m, path, **given) for m, path, given in requests))
+
+        return self.run(send())
+
+    def raw(self, sent: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Send these bytes on a connection of their own; returns status, headers (lower case) and body of the answer."""
+
+        async def talk() -> tuple[int, dict[str, str], bytes]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            try:
+                writer.write(sent)
+                async with asyncio.timeout(DEADLINE_S):
+                    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                    first, *lines = head.rstrip("\r\n").split("\r\n")
+                    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+                    body = await reader.readexactly(int(headers.get("content-length", "0")))
+                return int(first.split(" ")[1]), headers, body
+            finally:
+                writer.close()
+
+        return self.run(talk())
+
+    def sql(self, statement: str, *args: Any) -> list[Any]:
+        """Rows from PostgreSQL, behind the API's back."""
+        return self.run(self.stores.database.fetch(statement, *args))
+
+    def sign_up(self, username: str, password: str = PASSWORD) -> int:
+        """Create an account over HTTP; returns the user's id."""
+        assert self.post("/signup", json={"username": username, "password": password}).status_code == 201
+        user_id: int = self.sql("SELECT id FROM users WHERE username = $1", username)[0]["id"]
+        return user_id
+
+    def log_in(self, username: str, password: str = PASSWORD) -> str:
+        """Log in over HTTP; returns the session's token."""
+        answer = self.post("/login", json={"username": username, "password": password})
+        assert answer.status_code == 200
+        return str(decoded(answer)["sessionToken"])
+
+    def start_session(self, user_id: int) -> str:
+        """A session without its account's password, for tests that need many; returns its token."""
+        self.sql(
+            "INSERT INTO users (id, username, username_key, password_hash, created_at) VALUES ($1, $2, $2, '', now())",
+            user_id,
+            f"user {user_id}",
+        )
+        return self.run(self.stores.sessions.start(user_id))
+
+    def forget_cache(self) -> None:
+        """Lose all that Redis holds, as a crash without a file would."""
+        self._with_redis(lambda redis: redis.flushall())
+
+    def let_pass(self, user_id: int, seconds: float) -> None:
+        """Make the user's counted calls so much older, as waiting would, their key's remaining life included."""
+        key = user_key(user_id, "calls_at")
+
+        async def age(redis: Redis) -> None:
+            times = [int(at_us) - round(seconds * 1e6) for at_us in await redis.lrange(key, 0, -1)]
+            left_ms = await redis.pttl(key) - round(seconds * 1000)
+            await redis.delete(key)
+            if times and left_ms > 0:
+                await redis.rpush(key, *times)
+                await redis.pexpire(key, left_ms)
+
+        self._with_redis(age)
+
+    def _with_redis(self, use: Callable[[Redis], Coroutine[Any, Any, T]]) -> T:
+        async def connected() -> T:
+            async with Redis.from_url(self.settings.redis_url) as redis:
+                return await use(redis)
+
+        return self.run(connected())
+
+
+def decoded(answer: httpx.Response) -> dict[str, Any]:
+    """The answer's JSON object."""
+    found: dict[str, Any] = msgspec.json.decode(answer.content, type=dict[str, Any])
+    return found
+
+
+def problem(error: str, code: str) -> bytes:
+    """The exact bytes of an error's body."""
+    return b'{"error":"%s","code":"%s"}' % (error.encode(), code.encode())
+
+
+def is_problem(status: int, headers: Any, body: bytes) -> bool:
+    """Whether this is a 4xx in the error shape: two texts, the second one snake_case, and nothing of Python in them."""
+    shape = {"error", "code"}
+    found = msgspec.json.decode(body, type=dict[str, str])
+    telling = any(word in body for word in (b"Traceback", b"msgspec", b"sanic", b"asyncpg", b".py"))
+    code = found.get("code", "").replace("_", "a")
+    return (
+        400 <= status < 500
+        and headers["content-type"] == JSON
+        and set(found) == shape
+        and code.islower()
+        and not telling
+    )
+
+
+@pytest.fixture(scope="session")
+def running_api(settings: Settings) -> Iterator[Api]:
+    with Api(settings).running() as api:
+        yield api
+
+
+@pytest.fixture
+def api(running_api: Api) -> Api:
+    """The API with one call per five seconds, on empty stores."""
+    running_api.run(empty(running_api.stores))
+    return running_api
+
+
+Start = Callable[..., Api]
+
+
+@pytest.fixture
+def start(api: Api) -> Iterator[Start]:
+    """Starts another API on the same (empty) stores: `start(signup=False)`."""
+    with ExitStack() as running:
+        yield lambda **changes: running.enter_context(Api(replace(api.settings, **changes)).running())

@@ -1,0 +1,1 @@
+"""Benchmarks that start everything they need: `python -m tests.bench --help`."""

@@ -1,0 +1,77 @@
+"""What Redis can tell about itself: counters, command times, slow commands, memory."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from redis import Redis
+
+from models.store import BUCKETS, bucket_key
+
+SLOW_US = 1_000
+SLOWLOG_LENGTH = 10_000
+
+
+@dataclass(frozen=True)
+class CommandTime:
+    """What Redis spent on one command since the last reset."""
+
+    command: str
+    calls: int
+    mean_us: float
+
+
+class RedisFacts:
+    """A look behind the services' backs, with the synchronous client."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.client: Redis = Redis.from_url(redis_url)
+
+    def calls_counted(self) -> int:
+        """All calls that Gatehouse counted, of all users."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for bucket in range(BUCKETS):
+                pipe.zrange(bucket_key(bucket, "totals"), 0, -1, withscores=True)
+            return sum(-int(score) for reply in pipe.execute() for _, score in reply)
+
+    def used_bytes(self) -> int:
+        return int(cast(dict[str, Any], self.client.info("memory"))["used_memory"])
+
+    def version(self) -> str:
+        server = cast(dict[str, Any], self.client.info("server"))
+        return str(server.get("valkey_version") or server["redis_version"])
+
+    def reset(self) -> None:
+        """Begin to watch: command times from zero, the slow log empty, at most a millisecond goes unrecorded."""
+        self.client.config_set("slowlog-log-slower-than", SLOW_US)
+        self.client.config_set("slowlog-max-len", SLOWLOG_LENGTH)
+        self.client.config_set("latency-monitor-threshold", SLOW_US // 1000)
+        self.client.config_resetstat()
+        self.client.slowlog_reset()
+        self.client.execute_command("LATENCY RESET")
+
+    def command_times(self) -> list[CommandTime]:
+        """Each command since `reset`, those in scripts too, the one with most time in all first."""
+        stats = cast(dict[str, dict[str, float]], self.client.info("commandstats"))
+        times = [
+            CommandTime(name.removeprefix("cmdstat_"), int(one["calls"]), one["usec_per_call"])
+            for name, one in stats.items()
+        ]
+        return sorted(times, key=lambda time: -time.calls * time.mean_us)
+
+    def script_time(self) -> CommandTime | None:
+        """The mean time of a script, all its commands together, since `reset`."""
+        return next((time for time in self.command_times() if time.command in ("evalsha", "fcall")), None)
+
+    def longest(self) -> tuple[int, str]:
+        """The longest command since `reset`, in microseconds, and its name; (0, "") when none passed a millisecond."""
+        entries = cast(list[dict[str, Any]], self.client.slowlog_get(SLOWLOG_LENGTH))
+        ours = [entry for entry in entries if not entry["command"].upper().startswith((b"CONFIG", b"SLOWLOG", b"INFO"))]
+        if not ours:
+            return 0, ""
+        worst = max(ours, key=lambda entry: int(entry["duration"]))
+        return int(worst["duration"]), worst["command"].split(b" ")[0].decode()
+
+    def latency_events(self) -> dict[str, int]:
+        """The worst of each event of Redis's own latency monitor since `reset`, in milliseconds."""
+        events = cast(list[list[Any]], self.client.execute_command("LATENCY LATEST"))
+        return {event[0].decode(): int(event[3]) for event in events}

@@ -1,0 +1,77 @@
+"""Real servers for every test: one PostgreSQL and one Valkey for each process of the suite, on free ports."""
+
+import asyncio
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from sanic import Sanic
+
+from models.connections import Stores, open_stores
+from models.database import migrate
+from models.devservers import PostgresServer, ValkeyServer
+from models.limits import parse_limits
+from models.settings import Settings
+
+Sanic.test_mode = True
+
+RawRedis = Any
+"""redis.asyncio.Redis, whose annotations mix its synchronous and asynchronous answers."""
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The stores that this process of the suite has to itself."""
+
+    postgres: PostgresServer
+    valkey: ValkeyServer
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    with tempfile.TemporaryDirectory(prefix="gatehouse-") as folder:
+        Path(folder).chmod(0o755)
+        postgres = PostgresServer(Path(folder) / "postgres", durable=False)
+        valkey = ValkeyServer(Path(folder) / "valkey", durable=False)
+        with postgres, valkey:
+            asyncio.run(migrate(postgres.url))
+            yield Servers(postgres, valkey)
+
+
+@pytest.fixture(scope="session")
+def settings(servers: Servers) -> Settings:
+    return Settings(
+        database_url=servers.postgres.url,
+        redis_url=servers.valkey.url,
+        queue_redis_url=servers.valkey.url,
+        secret_keys=(secrets.token_urlsafe(48),),
+        rate_limits=parse_limits("1/5s"),
+        ping_delay_ms=0,
+    )
+
+
+@pytest.fixture
+async def stores(settings: Settings) -> AsyncIterator[Stores]:
+    """The domain on empty stores, with limits that no test reaches by chance."""
+    async with open_stores(replace(settings, rate_limits=parse_limits("1000/1s"))) as opened:
+        await empty(opened)
+        yield opened
+
+
+async def empty(stores: Stores) -> None:
+    """Forget everything in both stores."""
+    await stores.database.fetch("TRUNCATE users, sessions, call_totals, caller_sketches")
+    async with Redis.from_url(stores.settings.redis_url) as redis:
+        await redis.flushall()
+
+
+@pytest.fixture
+async def redis(settings: Settings) -> AsyncIterator[RawRedis]:
+    """Redis itself, to look behind the domain."""
+    async with Redis.from_url(settings.redis_url, decode_responses=True) as client:
+        yield client

@@ -1,0 +1,175 @@
+"""Invariant 6: after any loss the counters come back to the snapshot at least, and later calls are added once."""
+
+import asyncio
+from collections import Counter
+from typing import cast
+
+import pytest
+
+from models import usage
+from models.connections import Stores
+from models.store import BUCKETS, Store, bucket_key, bucket_of
+from tests.conftest import RawRedis
+
+USERS = 5
+
+
+@pytest.fixture
+async def tokens(stores: Stores) -> dict[int, str]:
+    """Users with sessions, and whole counters."""
+    await stores.usage.restore()
+    users = [await stores.accounts.add(f"caller{number}", "password") for number in range(USERS)]
+    return {user_id: await stores.sessions.start(user_id) for user_id in users}
+
+
+async def call(stores: Stores, token: str, times: int = 1) -> None:
+    for _ in range(times):
+        assert (await stores.usage.admit(token)).admitted
+
+
+async def stored_totals(stores: Stores) -> dict[int, int]:
+    rows = await stores.database.fetch("SELECT user_id, calls FROM call_totals")
+    return {row["user_id"]: row["calls"] for row in rows}
+
+
+async def test_a_snapshot_holds_the_totals_and_costs_nothing_when_nothing_changed(
+    stores: Stores, tokens: dict[int, str]
+) -> None:
+    for times, token in enumerate(tokens.values(), start=1):
+        await call(stores, token, times)
+    assert (await stores.usage.snapshot()).users == USERS
+    assert await stored_totals(stores) == dict(zip(tokens, range(1, USERS + 1), strict=True))
+    assert (await stores.usage.snapshot()).users == 0
+
+
+async def test_flushall_in_the_middle_of_calls_loses_only_what_was_not_snapshotted(
+    stores: Stores, tokens: dict[int, str], redis: RawRedis
+) -> None:
+    """Calls go on while Redis is emptied, snapshots and restores run; the counters end between snapshot and truth."""
+    counted: Counter[int] = Counter()
+    stop = asyncio.Event()
+
+    async def keep_calling(user_id: int, token: str) -> None:
+        while not stop.is_set():
+            await call(stores, token)
+            counted[user_id] += 1
+
+    async def keep_working() -> None:
+        while not stop.is_set():
+            await stores.usage.restore()
+            await stores.usage.snapshot()
+
+    callers = [asyncio.create_task(keep_calling(*user)) for user in tokens.items()]
+    workers = [asyncio.create_task(keep_working()) for _ in range(2)]
+    for _ in range(3):
+        await until(lambda: min(counted[user_id] for user_id in tokens) > 20)
+        await stores.usage.snapshot()
+        safe, done = await stored_totals(stores), Counter(counted)
+        await redis.flushall()
+        after = Counter(counted)
+        counted.clear()
+        await until(lambda: min(counted[user_id] for user_id in tokens) > 20)
+        await whole(stores)
+        totals = dict(await stores.usage.top())
+        for user_id in tokens:
+            assert totals[user_id] >= safe[user_id] + counted[user_id] - 1 - (after[user_id] - done[user_id])
+        counted.update(after)
+    stop.set()
+    await asyncio.gather(*callers, *workers)
+    await whole(stores)
+    totals = dict(await stores.usage.top())
+    assert all(totals[user_id] <= counted[user_id] for user_id in tokens), "no call is counted twice"
+    await stores.usage.snapshot()
+    assert await stored_totals(stores) == totals
+
+
+async def until(condition: object) -> None:
+    assert callable(condition)
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def whole(stores: Stores) -> None:
+    async with asyncio.timeout(10):
+        while await stores.store.buckets_not_ready():
+            await stores.usage.restore()
+
+
+async def test_two_restorers_and_one_that_died_add_each_total_once(
+    stores: Stores, tokens: dict[int, str], redis: RawRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage, "CHUNK", 1)
+    # Five users of one bucket, so that a restore has several chunks to be interrupted between.
+    await stores.database.fetch("INSERT INTO call_totals SELECT 1 + n * 64, 10, now() FROM generate_series(0, 4) AS n")
+    await redis.flushall()
+    died = type(stores.usage)(stores.database, cast(Store, _DyingStore(stores.store, 3)), stores.sessions, ())
+    with pytest.raises(RuntimeError):
+        await died.restore()
+    await asyncio.gather(stores.usage.restore(), stores.usage.restore())
+    await whole(stores)
+    assert await stores.usage.top() == [(1 + n * 64, 10) for n in range(5)]
+
+
+class _DyingStore:
+    """The real store in a worker that dies after some chunks."""
+
+    def __init__(self, store: Store, chunks: int) -> None:
+        self._store, self._chunks = store, chunks
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def add_totals(self, *args: object) -> bool:
+        self._chunks -= 1
+        if self._chunks < 0:
+            raise RuntimeError
+        return await self._store.add_totals(*args)  # type: ignore[arg-type]
+
+
+async def test_without_the_cursor_a_second_restore_would_count_twice(stores: Stores, redis: RawRedis) -> None:
+    """The planted variant: the chunk is added whatever the cursor says."""
+    for _ in range(2):
+        await redis.set(bucket_key(1, "cursor"), "mine:0")
+        assert await stores.store.add_totals(1, "mine", 0, [(1, 10)])
+    assert await stores.usage.top() == [(1, 20)]
+    assert not await stores.store.add_totals(1, "mine", 0, [(1, 10)])
+    assert await stores.usage.top() == [(1, 20)]
+
+
+async def test_a_snapshot_of_a_bucket_that_is_not_whole_waits_for_the_restore(
+    stores: Stores, tokens: dict[int, str], redis: RawRedis
+) -> None:
+    """Otherwise its users would no longer be dirty when their totals come back, and a second loss would take them."""
+    user_id, token = next(iter(tokens.items()))
+    await call(stores, token, 5)
+    await stores.usage.snapshot()
+    await redis.flushall()
+    await call(stores, token, 2)
+    assert (await stores.usage.snapshot()).users == 0
+    await stores.usage.restore()
+    assert (await stores.usage.snapshot()).users == 1
+    assert (await stored_totals(stores))[user_id] == 7
+
+
+async def test_a_snapshot_that_stopped_half_way_is_finished_by_the_next(stores: Stores, tokens: dict[int, str]) -> None:
+    user_id, token = next(iter(tokens.items()))
+    await call(stores, token, 3)
+    assert await stores.store.drain_dirty(bucket_of(user_id), "a worker that died") == 1
+    await call(stores, token)
+    await stores.usage.snapshot()
+    assert (await stored_totals(stores))[user_id] == 4
+    assert not await stores.store.finish_drain(bucket_of(user_id), "a worker that died")
+
+
+async def test_the_sketch_comes_back_with_the_totals(stores: Stores, tokens: dict[int, str], redis: RawRedis) -> None:
+    for token in tokens.values():
+        await call(stores, token)
+    await stores.usage.snapshot()
+    sketches = [await stores.store.sketch(bucket) for bucket in range(BUCKETS)]
+    await redis.flushall()
+    assert await stores.usage.count_callers() == 0
+    await stores.usage.restore()
+    assert await stores.usage.count_callers() == USERS
+    await stores.usage.count_callers()
+    assert [bool(sketch) for sketch in sketches] == [bool(await stores.store.sketch(b)) for b in range(BUCKETS)]

@@ -1,0 +1,1 @@
+"""The background worker: when each job of `models` runs."""

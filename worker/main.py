@@ -1,0 +1,126 @@
+"""The worker process: what runs, and when. `python -m worker.main [--check]`."""
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import sys
+from contextlib import AsyncExitStack
+from datetime import UTC
+from typing import Any
+
+import msgspec
+import uvloop
+from arq.connections import ArqRedis
+from arq.cron import CronJob, cron
+from arq.worker import Worker
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+
+from models.connections import open_stores
+from models.errors import SettingsError
+from models.settings import Settings
+from worker.jobs import expire_sessions, restore_usage, snapshot_usage, sync_sessions
+
+JOB_TIMEOUT_S = 300
+STOP_GRACE_S = 2
+HEALTH_INTERVAL_S = 10
+_QUEUE = "gatehouse:queue"
+
+
+def build_worker(settings: Settings) -> Worker:
+    """An arq worker with the four jobs on its clock; several workers share each tick."""
+    stores = AsyncExitStack()
+
+    async def start(ctx: dict[str, Any]) -> None:
+        ctx["stores"] = await stores.enter_async_context(open_stores(settings))
+
+    async def stop(ctx: dict[str, Any]) -> None:
+        await stores.aclose()
+
+    return Worker(
+        cron_jobs=[
+            _every(settings.sync_interval_s, sync_sessions),
+            _every(settings.expire_interval_s, expire_sessions),
+            _every(settings.snapshot_interval_s, snapshot_usage),
+            _every(settings.restore_interval_s, restore_usage),
+        ],
+        queue_name=_QUEUE,
+        redis_pool=_queue_pool(settings),
+        on_startup=start,
+        on_shutdown=stop,
+        timezone=UTC,
+        job_timeout=JOB_TIMEOUT_S,
+        job_completion_wait=STOP_GRACE_S,
+        health_check_interval=HEALTH_INTERVAL_S,
+        health_check_key=_health_key(),
+        # Never pickle: whoever can write to the queue would run code here.
+        job_serializer=msgspec.msgpack.encode,
+        job_deserializer=msgspec.msgpack.decode,
+        log_results=False,
+    )
+
+
+def _every(interval_s: int, job: Any) -> CronJob:
+    """A job at each multiple of an interval that divides the minute or the hour."""
+    if interval_s < 60:
+        return cron(job, second=set(range(0, 60, interval_s)))
+    return cron(job, minute=set(range(0, 60, interval_s // 60)), second=0)
+
+
+def _queue_pool(settings: Settings) -> ArqRedis:
+    """The queue's connections: with deadlines, which arq's own pool lacks, and patience while Redis restarts."""
+    pool: ConnectionPool = ConnectionPool.from_url(
+        settings.queue_redis_url,
+        socket_timeout=5,
+        socket_connect_timeout=2,
+        retry=Retry(ExponentialBackoff(cap=1, base=0.05), 90),
+        retry_on_error=[RedisError, OSError, TimeoutError],
+    )
+    return ArqRedis(
+        pool,
+        default_queue_name=_QUEUE,
+        job_serializer=msgspec.msgpack.encode,
+        job_deserializer=msgspec.msgpack.decode,
+    )
+
+
+def _health_key() -> str:
+    """One key a host: arq deletes it when a worker stops, which must not speak for the others."""
+    return f"{_QUEUE}:health:{socket.gethostname()}"
+
+
+async def _check(settings: Settings) -> int:
+    pool = _queue_pool(settings)
+    try:
+        health = await pool.get(_health_key())
+    finally:
+        await pool.aclose()
+    print(health.decode() if health else "no worker has reported from this host lately")  # noqa: T201
+    return 0 if health else 1
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m worker.main", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="tell whether a worker of this host is alive, and exit")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("arq.worker").setLevel(logging.WARNING)
+    try:
+        settings = Settings.from_environ(os.environ)
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    if arguments.check:
+        return asyncio.run(_check(settings))
+    asyncio.set_event_loop(uvloop.new_event_loop())
+    build_worker(settings).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
