@@ -120,6 +120,7 @@ class Development:
         self.servers.append(server)
         server.start(give_up=self._stop.asked)
         self.environ[variable] = server.url
+        say(f"{server.name} answers at {server.url}")
 
     def _cli(self, *arguments: str, stdin: str = "") -> None:
         self._stop.check()
@@ -187,16 +188,16 @@ class Development:
             server.stop(VALKEY_STOP_S if server.name == ValkeyServer.name else max(left_s, VALKEY_STOP_S))
 
     def _address(self) -> str:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104  # read, not bound
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def _say_how_to_use_it(self) -> None:
         address = self._address()
         login = f'{{"username":"{DEMO_USER}","password":"{DEMO_PASSWORD}"}}'
-        token = r"""sed 's/.*"sessionToken":"\([^"]*\)".*/\1/'"""
+        extract = r"""sed 's/.*"sessionToken":"\([^"]*\)".*/\1/'"""
         say(
             f"\nGatehouse listens on {address}; Ctrl-C stops it. In another terminal:\n\n"
-            f"TOKEN=$(curl -s {address}/login -H 'Content-Type: application/json' -d '{login}' | {token})\n"
+            f"TOKEN=$(curl -s {address}/login -H 'Content-Type: application/json' -d '{login}' | {extract})\n"
             f'curl -i {address}/ping -H "Authorization: Bearer $TOKEN"\n'
             f"curl {address}/top\n"
         )

