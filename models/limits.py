@@ -11,7 +11,7 @@ MAX_WINDOW_S = 31 * 86_400
 MAX_LIMITS = 8
 
 _UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_LIMIT = re.compile(r"(\d{1,9})/(\d{1,9})([smhd])")
+_LIMIT = re.compile(r"([0-9]{1,9})/([0-9]{1,9})([smhd])")
 
 
 class RateLimit(msgspec.Struct, frozen=True):

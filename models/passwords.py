@@ -89,14 +89,17 @@ class Passwords:
 def _verify(password: str, stored: str) -> tuple[bool, str | None]:
     if not _affordable(stored):
         return False, None
-    if stored.startswith("$2"):
-        # What the original service hashed were the bytes as they came; and bcrypt has no answer beyond 72 of them.
-        if len(password.encode()) > _BCRYPT_MAX_BYTES:
-            return False, None
-        valid, better = _CONTEXT.verify_and_update(password, stored)
-    else:
-        valid, better = _CONTEXT.verify_and_update(_normal(password), stored)
-    return bool(valid), better
+    try:
+        if not stored.startswith("$2"):
+            valid, better = _CONTEXT.verify_and_update(_normal(password), stored)
+            return bool(valid), better
+        # What the original service hashed were the bytes as they came, at most 72. More of them are a wrong password,
+        # told after the same work: bcrypt itself would refuse at once.
+        fits = len(password.encode()) <= _BCRYPT_MAX_BYTES
+        valid, better = _CONTEXT.verify_and_update(password if fits else "too long", stored)
+        return (True, better) if valid and fits else (False, None)
+    except ValueError:
+        return False, None  # a damaged hash is nobody's password
 
 
 def _affordable(stored: str) -> bool:

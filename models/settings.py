@@ -4,8 +4,8 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 from models.errors import SettingsError
 from models.limits import RateLimit, parse_limits
@@ -51,36 +51,14 @@ class Settings:
             SettingsError: one message that names every value that is missing or wrong.
         """
         read = _Reader(environ)
-        redis_url = read("REDIS_URL", None, _redis_url, "redis://[user:password@]host:port/database")
+        redis_url = read("REDIS_URL", None, _redis_url, _REDIS_TAKES, secret=True)
         settings = cls(
-            database_url=read("DATABASE_URL", None, _database_url, "postgres://user:password@host:port/database"),
+            database_url=read("DATABASE_URL", None, _database_url, _DATABASE_TAKES, secret=True),
             redis_url=redis_url,
-            queue_redis_url=read("ARQ_REDIS_URL", redis_url or "", _redis_url, "redis://host:port/database"),
-            secret_keys=read(
-                "SECRET_KEYS",
-                None,
-                _secret_keys,
-                f"one or more random keys of {MIN_KEY_LENGTH}+ characters between commas, the signing one first; "
-                'python -c "import secrets; print(secrets.token_urlsafe(48))" makes one',
-                secret=True,
-            ),
-            host=read("HOST", cls.host, _text, "an address to listen on"),
-            port=read("PORT", cls.port, _whole(1, 65_535), "a port, 1 to 65535"),
-            session_ttl_s=read("SESSION_TTL_S", cls.session_ttl_s, _whole(1, 31_536_000), "seconds, 1 to 31536000"),
-            rate_limits=read("RATE_LIMITS", cls.rate_limits, parse_limits, "limits like 1/5s or 1/5s, 100/1h"),
-            ping_delay_ms=read("PING_DELAY_MS", cls.ping_delay_ms, _whole(0, 60_000), "milliseconds, 0 to 60000"),
-            password_min_length=read(
-                "PASSWORD_MIN_LENGTH", cls.password_min_length, _whole(1, 128), "characters, 1 to 128"
-            ),
-            signup=read("SIGNUP", cls.signup, _switch, "on or off"),
+            queue_redis_url=read("ARQ_REDIS_URL", redis_url or "", _redis_url, _REDIS_TAKES, secret=True),
+            secret_keys=read("SECRET_KEYS", None, _secret_keys, _KEYS_TAKE, secret=True),
             **{
-                f"{job}_interval_s": read(
-                    f"{job.upper()}_INTERVAL_S",
-                    getattr(cls, f"{job}_interval_s"),
-                    _interval,
-                    "seconds: a divisor of 60, or 60 times one",
-                )
-                for job in ("sync", "expire", "snapshot", "restore")
+                name: read(name.upper(), getattr(cls, name), parse, takes) for name, (parse, takes) in _OPTIONAL.items()
             },
         )
         if read.problems:
@@ -106,8 +84,8 @@ class _Reader:
         try:
             return parse(text)
         except ValueError as error:
-            got = "a value that is kept out of this message" if secret or "://" in text else repr(text)
-            self.problems.append(f"{name}: got {got} ({error}); it takes {takes}")
+            got = f"a value that is kept out of this message ({error})" if secret else f"{text!r} ({error})"
+            self.problems.append(f"{name}: got {got}; it takes {takes}")
             return default  # type: ignore[return-value]
 
 
@@ -156,13 +134,20 @@ def _secret_keys(text: str) -> tuple[str, ...]:
     return keys
 
 
+def _check_port(url: SplitResult) -> None:
+    try:
+        _ = url.port
+    except ValueError:
+        raise ValueError("the port is not a number") from None  # the original quotes what may be a password
+
+
 def _redis_url(text: str) -> str:
     url = urlsplit(text)
     if url.scheme not in ("redis", "rediss"):
         raise ValueError("not a redis:// or rediss:// address")
     if not url.hostname:
         raise ValueError("no host")
-    _ = url.port  # raises ValueError when it is no port
+    _check_port(url)
     if not re.fullmatch(r"/?[0-9]*", url.path):
         raise ValueError("the database is not a number")
     return text
@@ -172,12 +157,34 @@ def _database_url(text: str) -> str:
     url = urlsplit(text)
     if url.scheme not in ("postgres", "postgresql"):
         raise ValueError("not a postgres:// address")
-    _ = url.port
+    _check_port(url)
     if not url.path.strip("/"):
         raise ValueError("no database name")
     unknown = {item.partition("=")[0] for item in url.query.split("&") if item} - {"sslmode", "host"}
     if unknown:
-        raise ValueError(f"{', '.join(sorted(unknown))} is not supported in the address; sslmode and host are")
+        raise ValueError("of the parameters only sslmode and host are supported")
     if not url.hostname and "host=" not in url.query:
         raise ValueError("no host")
     return text
+
+
+_DATABASE_TAKES = "postgres://user:password@host:port/database"
+_REDIS_TAKES = "redis://[user:password@]host:port/database"
+_KEYS_TAKE = (
+    f"one or more random keys of {MIN_KEY_LENGTH}+ characters between commas, the signing one first; "
+    'python -c "import secrets; print(secrets.token_urlsafe(48))" makes one'
+)
+_INTERVAL = _interval, "seconds: a divisor of 60, or 60 times one"
+_OPTIONAL: dict[str, tuple[Callable[[str], Any], str]] = {
+    "host": (_text, "an address to listen on"),
+    "port": (_whole(1, 65_535), "a port, 1 to 65535"),
+    "session_ttl_s": (_whole(1, 31_536_000), "seconds, 1 to 31536000"),
+    "rate_limits": (parse_limits, "limits like 1/5s or 1/5s, 100/1h"),
+    "ping_delay_ms": (_whole(0, 60_000), "milliseconds, 0 to 60000"),
+    "password_min_length": (_whole(1, 128), "characters, 1 to 128"),
+    "signup": (_switch, "on or off"),
+    "sync_interval_s": _INTERVAL,
+    "expire_interval_s": _INTERVAL,
+    "snapshot_interval_s": _INTERVAL,
+    "restore_interval_s": _INTERVAL,
+}
