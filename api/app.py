@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from sanic import Config, Sanic
 
 from api.errors import Errors
+from api.gate import RateLimitHeaders
 from api.routes import accounts, health, ping, usage
 from models.connections import open_stores
 from models.errors import SettingsError
@@ -40,6 +41,7 @@ def build_app(settings: Settings) -> App:
     app.config.GRACEFUL_SHUTDOWN_TIMEOUT = SHUTDOWN_GRACE_S
     app.config.MOTD = False
     app.config.ACCESS_LOG = False
+    app.ctx.rate_limit_headers = RateLimitHeaders(settings.rate_limits)
     app.blueprint([accounts.blueprint, ping.blueprint, usage.blueprint, health.blueprint])
     _attach_stores(app, settings)
     app.after_server_start(_stop_once)

@@ -1,14 +1,15 @@
 """The gate: Bearer header → `usage.admit` → the handler. 401 and 429 are made here alone."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
 
 from sanic import HTTPResponse, Request
 
+from api.answers import Answer
 from api.errors import problem
 from models.connections import Stores
+from models.limits import RateLimit
 from models.sessions import Reason
-from models.store import Quota
 from models.tokens import Claims
 from models.usage import Admission
 
@@ -38,10 +39,15 @@ def limited(handler: Handler) -> Handler:
         if admission.reason is not None:
             return unauthorized(admission.reason)
         if not admission.admitted:
-            return too_many(admission)
+            return too_many(admission, request.app.ctx.rate_limit_headers)
         request.ctx.claims = admission.claims
         response = await handler(request)
-        response.headers.update(rate_limit_headers(admission.quotas))
+        headers: RateLimitHeaders = request.app.ctx.rate_limit_headers
+        if type(response) is Answer:
+            response.fields += headers.fields(admission)
+        else:
+            response.headers["RateLimit-Policy"] = headers.policy
+            response.headers["RateLimit"] = headers.state(admission)
         return response
 
     return gate
@@ -83,18 +89,34 @@ def unauthorized(reason: Reason) -> HTTPResponse:
     return problem(401, _WHY[reason], reason, {"WWW-Authenticate": challenge})
 
 
-def too_many(admission: Admission) -> HTTPResponse:
+def too_many(admission: Admission, headers: "RateLimitHeaders") -> HTTPResponse:
     """429 with the whole seconds to wait, rounded up: whoever waits that long is admitted."""
-    headers = rate_limit_headers(admission.quotas)
-    headers["Retry-After"] = str(_whole_seconds(admission.wait_us))
-    return problem(429, "Rate limit exceeded", "rate_limited", headers)
+    given = {"RateLimit-Policy": headers.policy, "RateLimit": headers.state(admission)}
+    given["Retry-After"] = str(_whole_seconds(admission.wait_us))
+    return problem(429, "Rate limit exceeded", "rate_limited", given)
 
 
-def rate_limit_headers(quotas: tuple[Quota, ...]) -> dict[str, str]:
-    """`RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): quota, window; remaining, reset."""
-    policies = (f'"{quota.limit.name}";q={quota.limit.calls};w={quota.limit.window_s}' for quota in quotas)
-    states = (f'"{quota.limit.name}";r={quota.remaining};t={_whole_seconds(quota.reset_us)}' for quota in quotas)
-    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
+class RateLimitHeaders:
+    """Writes `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
+
+    Args:
+        limits: as every admission reports them, in this order.
+    """
+
+    def __init__(self, limits: Sequence[RateLimit]) -> None:
+        self.policy = ", ".join(f'"{limit.name}";q={limit.calls};w={limit.window_s}' for limit in limits)
+        self._state = ", ".join(f'"{limit.name}";r=%d;t=%d' for limit in limits)
+
+    def state(self, admission: Admission) -> str:
+        """Of each limit, the remaining calls and the seconds until one more is free, rounded up."""
+        numbers: list[int] = []
+        for remaining, reset_us in zip(admission.remaining, admission.reset_us, strict=True):
+            numbers += (remaining, _whole_seconds(reset_us))
+        return self._state % tuple(numbers)
+
+    def fields(self, admission: Admission) -> bytes:
+        """Both, as they are sent."""
+        return f"RateLimit-Policy: {self.policy}\r\nRateLimit: {self.state(admission)}\r\n".encode()
 
 
 def _whole_seconds(time_us: int) -> int:

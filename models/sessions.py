@@ -10,7 +10,8 @@ import msgspec
 
 from models.database import BATCH_DEADLINE_S, Database, load_sql
 from models.errors import InvalidCredentials, StoreUnavailable
-from models.store import Entry, Store, SyncState
+from models.records import Entry, SyncState
+from models.store import Store
 from models.tokens import Claims, TokenSigner
 
 Reason = Literal[
@@ -106,9 +107,13 @@ class Sessions:
             await self._store.publish_session(Entry(user_id, version, expires_ms, digest))
         return self._signer.sign(user_id, version, expires_ms, random_part)
 
+    def verify(self, token: str) -> Claims | None:
+        """What a token claims, or None when no key of ours signed it. The claims may have expired."""
+        return self._signer.verify(token)
+
     def read_token(self, token: str) -> Claims | Reason:
         """What a token claims, or why it is refused, without any I/O."""
-        claims = self._signer.verify(token)
+        claims = self.verify(token)
         if claims is None:
             return "malformed_token"
         if claims.expires_ms <= time.time() * 1000:

@@ -29,82 +29,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+from hiredis import ReplyError
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from models.errors import StoreUnavailable
 from models.limits import RateLimit
+from models.link import Link, pack
+from models.records import SUPERSEDED, Entry, SyncState, Verdict
 from models.tokens import Claims
 
 BUCKETS = 64
 DEADLINE_S = 1.0
-TOMBSTONE_MARGIN_MS = 60_000
-"""A tombstone outlives its session by more than any deadline, so that no slow reader can publish past it."""
-
-_ADMITTED, _LIMITED, _MISSING, _SUPERSEDED = 1, 0, 2, 3
-
-
-class Quota(msgspec.Struct, frozen=True):
-    """Where a user stands with one limit.
-
-    Args:
-        remaining: calls left in the current window.
-        reset_us: microseconds until the oldest counted call leaves the window.
-    """
-
-    limit: RateLimit
-    remaining: int
-    reset_us: int
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """What one run of `admit.lua` said.
-
-    Args:
-        outcome: `admitted`, `limited`, `missing` (PostgreSQL must be asked) or `superseded`.
-        cached: of a superseded session, what is cached instead: a newer session, or a tombstone with its reason.
-    """
-
-    outcome: str
-    quotas: tuple[Quota, ...] = ()
-    cached: str = ""
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """A session as it is cached: live, or a tombstone that says why it ended.
-
-    Args:
-        expires_ms: the session's end, in milliseconds since 1970.
-        digest: of the live session's token.
-        reason: of the end: `revoked`, `expired` or `unknown`; empty while it lives.
-    """
-
-    user_id: int
-    version: int
-    expires_ms: int
-    digest: bytes = b""
-    reason: str = ""
-
-    @property
-    def value(self) -> bytes:
-        if self.reason:
-            return b"%d:%s" % (self.version, self.reason.encode())
-        return b"%d:%s:%d" % (self.version, self.digest.hex().encode(), self.expires_ms)
-
-    @property
-    def keep_until_ms(self) -> int:
-        return self.expires_ms + (TOMBSTONE_MARGIN_MS if self.reason else 0)
-
-
-class SyncState(msgspec.Struct, frozen=True):
-    """How far sessions were published, and to which run of the Redis server.
-
-    Args:
-        watermark_us: PostgreSQL's time of the last sync, in microseconds since 1970.
-    """
-
-    run_id: str
-    watermark_us: int
 
 
 class Script:
@@ -113,6 +49,11 @@ class Script:
     def __init__(self, name: str) -> None:
         self.text = (Path(__file__).parent / "scripts" / f"{name}.lua").read_bytes()
         self.sha = hashlib.sha1(self.text).hexdigest()  # noqa: S324  # what EVALSHA takes
+        self.load = pack("SCRIPT", "LOAD", self.text)
+
+    def packed(self, keys: Sequence[str], args: Sequence[str | bytes | int]) -> bytes:
+        """A call of it, in Redis's protocol."""
+        return pack("EVALSHA", self.sha, len(keys), *keys, *args)
 
 
 ADMIT = Script("admit")
@@ -162,8 +103,10 @@ class Store:
 
     def __init__(self, redis_url: str) -> None:
         self._redis: Redis = Redis.from_url(redis_url, socket_timeout=DEADLINE_S, socket_connect_timeout=DEADLINE_S)
+        self._link = Link(redis_url, DEADLINE_S, greeting=[ADMIT.load])
 
     async def close(self) -> None:
+        self._link.close()
         await self._redis.aclose()
 
     async def ping(self) -> None:
@@ -172,32 +115,41 @@ class Store:
 
     # The gate
 
-    async def admit(self, claims: Claims, limits: Sequence[RateLimit]) -> Verdict:
-        """Check the session, the limits and count the call, in one round trip.
+    def admission_command(self, claims: Claims, limits: Sequence[RateLimit]) -> bytes:
+        """The packed command that admits a call of this session: the same for each of its calls, so made once.
 
         Args:
             limits: all must allow the call; none changes when one refuses.
         """
-        uid, bucket = claims.user_id, claims.user_id % BUCKETS
-        entry = Entry(uid, claims.version, claims.expires_ms, claims.digest)
-        keys = (
-            user_key(uid, "session"),
-            user_key(uid, "calls_at"),
-            bucket_key(bucket, "totals"),
-            bucket_key(bucket, "callers"),
-            bucket_key(bucket, "dirty"),
-        )
-        args: list[Any] = [entry.value, claims.version, uid, member_of(uid)]
-        for limit in limits:
-            args += (limit.calls, limit.window_s * 1_000_000)
-        reply = await self._run(ADMIT, keys, args)
-        if reply[0] == _MISSING:
-            return Verdict("missing")
-        if reply[0] == _SUPERSEDED:
-            return Verdict("superseded", cached=reply[1].decode())
-        pairs = zip(limits, reply[1::2], reply[2::2], strict=True)
-        quotas = tuple(Quota(limit, remaining, reset_us) for limit, remaining, reset_us in pairs)
-        return Verdict("admitted" if reply[0] == _ADMITTED else "limited", quotas)
+        uid, bucket = claims.user_id, bucket_of(claims.user_id)
+        keys = [user_key(uid, name) for name in ("session", "calls_at")]
+        keys += [bucket_key(bucket, name) for name in ("totals", "callers", "dirty")]
+        value = Entry(uid, claims.version, claims.expires_ms, claims.digest).value
+        windows = [number for limit in limits for number in (limit.calls, limit.window_s * 1_000_000)]
+        return ADMIT.packed(keys, [value, claims.version, uid, member_of(uid), *windows])
+
+    async def admit(self, command: bytes) -> Verdict:
+        """Check the session, the limits and count the call, in one round trip.
+
+        Args:
+            command: from `admission_command`.
+        """
+        reply = await self._link.call(command)
+        if isinstance(reply, ReplyError):
+            reply = await self._again(command, reply)
+        outcome = reply[0]
+        if outcome == SUPERSEDED:
+            return Verdict(outcome, cached=reply[1].decode())
+        return Verdict(outcome, reply[1::2], reply[2::2])
+
+    async def _again(self, command: bytes, refusal: ReplyError) -> Any:
+        """Every restart, failover and SCRIPT FLUSH forgets the scripts: the call has not run, so load and run it."""
+        if str(refusal).startswith("NOSCRIPT"):
+            await self._link.call(ADMIT.load)
+            refusal = await self._link.call(command)
+        if isinstance(refusal, ReplyError):
+            raise StoreUnavailable("Redis cannot take writes now; try again shortly") from refusal
+        return refusal
 
     # Sessions
 

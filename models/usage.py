@@ -1,18 +1,24 @@
 """Usage: admit a call (session, limits and count in one round trip), rank and count the callers, keep the counters."""
 
 import secrets
+import time
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 
 from models.database import Database, load_sql
 from models.limits import RateLimit
+from models.records import ADMITTED, MISSING, SUPERSEDED
 from models.sessions import Reason, Sessions, why_superseded
-from models.store import BUCKETS, Quota, Store
+from models.store import BUCKETS, Store
 from models.tokens import Claims
 
 TOP_COUNT = 10
 CHUNK = 500
+
+KNOWN_TOKENS = 16_384
+"""Tokens whose signature was checked lately, at about a kilobyte each."""
 
 _LOCK_CLASS = 0x67617465  # 'gate'
 _LOCK_BUCKET = load_sql("lock_bucket")
@@ -28,18 +34,36 @@ class Admission(msgspec.Struct, frozen=True):
     Args:
         reason: why there is no valid session; None when there is one.
         admitted: the call may go on, and was counted. False with no reason: a limit refused it and nothing changed.
-        quotas: where the user stands with each limit.
+        remaining: for each limit, calls left in its current window.
+        reset_us: for each limit, microseconds until the oldest counted call leaves its window.
+        claims: whose call it is, when there is a valid session.
     """
 
     reason: Reason | None = None
     admitted: bool = False
-    quotas: tuple[Quota, ...] = ()
+    remaining: Sequence[int] = ()
+    reset_us: Sequence[int] = ()
     claims: Claims | None = None
 
     @property
     def wait_us(self) -> int:
         """How long a refused call must wait, in microseconds, until every limit allows one."""
-        return max(quota.reset_us for quota in self.quotas if quota.remaining <= 0)
+        return max(reset_us for left, reset_us in zip(self.remaining, self.reset_us, strict=True) if left <= 0)
+
+
+class _Call(msgspec.Struct, frozen=True):
+    """What is the same for every call with one token.
+
+    Args:
+        command: admits such a call, packed.
+    """
+
+    claims: Claims
+    command: bytes
+
+
+class _NotOurs(Exception):
+    """No key of ours signed the token."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -68,6 +92,8 @@ class Usage:
         self._store = store
         self._sessions = sessions
         self._limits = tuple(limits)
+        # Signature, digest, keys and packing are a function of the token, and a client sends the same one all day.
+        self._call = lru_cache(maxsize=KNOWN_TOKENS)(self._read_token)
 
     async def admit(self, token: str) -> Admission:
         """Admit one call, or say why not.
@@ -78,20 +104,30 @@ class Usage:
         Raises:
             StoreUnavailable: whether the session is valid cannot be known now.
         """
-        claims = self._sessions.read_token(token)
-        if isinstance(claims, str):
-            return Admission(claims)
-        verdict = await self._store.admit(claims, self._limits)
-        if verdict.outcome == "missing":
-            reason = await self._sessions.fall_back(claims)
+        try:
+            call = self._call(token)
+        except _NotOurs:
+            return Admission("malformed_token")
+        if call.claims.expires_ms <= time.time() * 1000:
+            return Admission("session_expired")
+        verdict = await self._store.admit(call.command)
+        if verdict.outcome == MISSING:
+            reason = await self._sessions.fall_back(call.claims)
             if reason is not None:
                 return Admission(reason)
-            verdict = await self._store.admit(claims, self._limits)
-        if verdict.outcome == "superseded":
-            return Admission(why_superseded(claims, verdict.cached))
-        if verdict.outcome == "missing":
+            verdict = await self._store.admit(call.command)
+        if verdict.outcome == SUPERSEDED:
+            return Admission(why_superseded(call.claims, verdict.cached))
+        if verdict.outcome == MISSING:
             return Admission("session_expired")  # published and gone at once: its last millisecond
-        return Admission(None, verdict.outcome == "admitted", verdict.quotas, claims)
+        return Admission(None, verdict.outcome == ADMITTED, verdict.remaining, verdict.reset_us, call.claims)
+
+    def _read_token(self, token: str) -> _Call:
+        # A token that is not ours leaves as an exception, which the cache does not keep: forged ones push nobody out.
+        claims = self._sessions.verify(token)
+        if claims is None:
+            raise _NotOurs
+        return _Call(claims, self._store.admission_command(claims, self._limits))
 
     async def top(self) -> list[tuple[int, int]]:
         """The ten users with most calls, as (user id, calls): most first, ties by the lower id."""

@@ -4,7 +4,7 @@ import asyncio
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from api.answers import json
+from api.answers import Answer
 from api.gate import limited
 
 blueprint = Blueprint("ping")
@@ -14,5 +14,6 @@ blueprint = Blueprint("ping")
 @limited
 async def ping(request: Request) -> HTTPResponse:
     # The original's stand-in for work behind the gate.
-    await asyncio.sleep(request.app.ctx.stores.settings.ping_delay_ms / 1000)
-    return json({})
+    if delay_ms := request.app.ctx.stores.settings.ping_delay_ms:
+        await asyncio.sleep(delay_ms / 1000)
+    return Answer(b"{}")

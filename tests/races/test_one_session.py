@@ -13,7 +13,8 @@ import pytest
 from models.connections import Stores
 from models.database import load_sql
 from models.sessions import Sessions
-from models.store import Entry, Store, user_key
+from models.records import Entry
+from models.store import Store, user_key
 from models.tokens import Claims, TokenSigner
 from tests.conftest import RawRedis
 

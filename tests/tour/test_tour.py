@@ -26,7 +26,7 @@ async def test_2_a_call_is_checked_limited_and_counted_in_one_step(settings: Set
     async with open_stores(replace(settings, rate_limits=parse_limits("2/60s"))) as limited:
         answers = [await limited.usage.admit(token) for _ in range(3)]
     assert [answer.admitted for answer in answers] == [True, True, False]
-    assert [answer.quotas[0].remaining for answer in answers] == [1, 0, 0]
+    assert [answer.remaining[0] for answer in answers] == [1, 0, 0]
     assert await stores.usage.top() == [(answers[0].claims.user_id, 2)]  # type: ignore[union-attr]  # refused calls are free
 
 

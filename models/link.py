@@ -1,0 +1,200 @@
+"""One connection to Redis that all calls of an event loop share: the gate's short cut past the general client.
+
+A client that takes a connection from a pool, packs, writes, awaits and reads for each call spends several times more
+on that than Redis does on the script. Here the commands of one turn of the event loop leave in one write, and hiredis
+reads the replies that come back in one go. Redis answers in the order it was asked, so the oldest waiting call gets the
+next reply, whether its caller still waits or not: a cancelled call keeps its place and shifts nobody's reply.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, cast
+
+import hiredis
+from redis.asyncio.connection import SSLConnection, parse_url
+
+from models.errors import StoreUnavailable
+
+MAX_WAITING = 10_000
+"""Calls that wait for a reply; more are refused, so that memory is bounded when Redis is slow."""
+
+LOOKS_A_DEADLINE = 4
+
+
+def pack(*words: str | bytes | int) -> bytes:
+    """A command in Redis's protocol (RESP2)."""
+    return cast(bytes, hiredis.pack_command(words))  # type: ignore[arg-type]  # annotated as a tuple of one
+
+
+class Link:
+    """A connection that opens when it is first needed, and again after it was lost.
+
+    Args:
+        url: `redis://` or `rediss://`.
+        deadline_s: for connecting, and for each reply. A late one ends the connection, because a server that owes one
+            reply owes all those behind it.
+        greeting: packed commands for each new connection, after authentication: the scripts' `SCRIPT LOAD`.
+    """
+
+    def __init__(self, url: str, deadline_s: float, greeting: Sequence[bytes] = ()) -> None:
+        self._options: dict[str, Any] = dict(parse_url(url))
+        self._deadline_s = deadline_s
+        self._greeting = greeting
+        self._connection: _Connection | None = None
+        self._opening: asyncio.Task[_Connection] | None = None
+
+    async def call(self, command: bytes) -> Any:
+        """Send one packed command and return its reply; an error reply is returned too, as `hiredis.ReplyError`.
+
+        Raises:
+            StoreUnavailable: no connection, no reply in time, or too many calls wait already. Whether the command ran
+                is not known.
+        """
+        connection = self._connection
+        if connection is None or connection.lost:
+            connection = await self._open()
+        return await connection.send(command)
+
+    def close(self) -> None:
+        """End the connection; calls that wait fail."""
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._connection is not None:
+            self._connection.drop()
+
+    async def _open(self) -> "_Connection":
+        """Connect once for all who wait for it."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._connect())
+            self._opening.add_done_callback(self._opened)
+        return await asyncio.shield(self._opening)
+
+    def _opened(self, opening: "asyncio.Task[_Connection]") -> None:
+        self._opening = None
+        if not opening.cancelled() and opening.exception() is None:
+            self._connection = opening.result()
+
+    async def _connect(self) -> "_Connection":
+        options, loop = self._options, asyncio.get_running_loop()
+        connection = _Connection(loop, self._deadline_s)
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                address = options.get("host", "localhost"), options.get("port", 6379)
+                await loop.create_connection(lambda: connection, *address, ssl=_tls(options))
+                for command in (*self._introduction(), *self._greeting):
+                    if isinstance(answer := await connection.send(command), hiredis.ReplyError):
+                        raise StoreUnavailable(f"Redis refused the connection: {answer}")
+        except (OSError, TimeoutError) as error:
+            connection.drop()
+            raise StoreUnavailable("Redis is away; try again shortly") from error
+        except BaseException:
+            connection.drop()
+            raise
+        return connection
+
+    def _introduction(self) -> list[bytes]:
+        options, commands = self._options, []
+        if password := options.get("password"):
+            user = (options["username"],) if options.get("username") else ()
+            commands.append(pack("AUTH", *user, password))
+        if database := options.get("db"):
+            commands.append(pack("SELECT", database))
+        return commands
+
+
+class _Connection(asyncio.Protocol):
+    """One connection's life: calls go out in order, replies come back in the same order, until it is lost."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, deadline_s: float) -> None:
+        self.lost = False
+        self._loop = loop
+        self._look_every_s = deadline_s / LOOKS_A_DEADLINE
+        self._transport: asyncio.Transport | None = None
+        self._reader = hiredis.Reader()
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._outgoing: list[bytes] = []
+        self._oldest: asyncio.Future[Any] | None = None
+        self._looks = 0
+
+    def send(self, command: bytes) -> asyncio.Future[Any]:
+        """The future reply to a packed command."""
+        if len(self._waiting) >= MAX_WAITING:
+            raise StoreUnavailable("Too many calls wait for Redis; try again shortly")
+        reply: asyncio.Future[Any] = self._loop.create_future()
+        if self.lost:
+            reply.set_exception(_away())
+            return reply
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(command)
+        self._waiting.append(reply)
+        return reply
+
+    def drop(self) -> None:
+        """End the connection: what waits fails, and nothing that still arrives is read."""
+        self.lost = True
+        if self._transport is not None:
+            self._transport.abort()
+        while self._waiting:
+            reply = self._waiting.popleft()
+            if not reply.done():
+                reply.set_exception(_away())
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        if not self.lost and self._transport is not None:
+            self._transport.write(b"".join(outgoing))
+
+    def _look(self) -> None:
+        """End the connection when the oldest call was the oldest at all looks of a deadline.
+
+        Looks are counted and the clock is not read: a process that was itself held up has looked once, and reads what
+        has arrived meanwhile before it looks again.
+        """
+        if self.lost:
+            return
+        oldest = self._waiting[0] if self._waiting else None
+        self._looks = self._looks + 1 if oldest is self._oldest and oldest is not None else 0
+        self._oldest = oldest
+        if self._looks > LOOKS_A_DEADLINE:
+            self.drop()
+        else:
+            self._loop.call_later(self._look_every_s, self._look)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._look()
+
+    def data_received(self, data: bytes) -> None:
+        waiting, gets = self._waiting, self._reader.gets
+        if self.lost:
+            return
+        try:
+            self._reader.feed(data)
+            while (reply := gets()) is not False:
+                call = waiting.popleft()
+                if not call.done():
+                    call.set_result(reply)
+        except (hiredis.ProtocolError, IndexError):
+            self.drop()  # a reply that nobody asked for: the order is lost, and with it whose reply is whose
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.drop()
+
+
+def _away() -> StoreUnavailable:
+    return StoreUnavailable("Redis is away; try again shortly")
+
+
+def _tls(options: dict[str, Any]) -> ssl.SSLContext | None:
+    """What `rediss://` and its `ssl_…` parameters ask for, as the general client understands them."""
+    if options.get("connection_class") is not SSLConnection:
+        return None
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+    if options.get("ssl_cert_reqs") == "none":
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if certificate := options.get("ssl_certfile"):
+        context.load_cert_chain(certificate, options.get("ssl_keyfile"))
+    return context
