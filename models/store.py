@@ -181,21 +181,23 @@ class Store:
 
     async def top(self, count: int) -> list[tuple[int, int]]:
         """The users with most calls, as (user id, calls), most first, ties by lower id; at most `count`."""
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for bucket in range(BUCKETS):
-                pipe.zrange(bucket_key(bucket, "totals"), 0, count - 1, withscores=True)
-            with _wrapping_errors():
-                replies = await pipe.execute()
-        rows = sorted((int(score), int(member)) for reply in replies for member, score in reply)
+        replies = await self._ask(
+            [pack("ZRANGE", bucket_key(bucket, "totals"), 0, count - 1, "WITHSCORES") for bucket in range(BUCKETS)]
+        )
+        rows = sorted((int(row[i + 1]), int(row[i])) for row in replies for i in range(0, len(row), 2))
         return [(user_id, -calls) for calls, user_id in rows[:count]]
 
     async def count_callers(self) -> int:
         """The estimated number of distinct users who called: the sum over the buckets, whose users are disjoint."""
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for bucket in range(BUCKETS):
-                pipe.pfcount(bucket_key(bucket, "callers"))
-            with _wrapping_errors():
-                return sum(await pipe.execute())
+        return sum(await self._ask([pack("PFCOUNT", bucket_key(bucket, "callers")) for bucket in range(BUCKETS)]))
+
+    async def _ask(self, commands: Sequence[bytes]) -> list[Any]:
+        """The replies to commands that are sent together."""
+        replies = await asyncio.gather(*(self._link.call(command) for command in commands))
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                raise StoreUnavailable("Redis cannot answer now; try again shortly") from reply
+        return replies
 
     async def buckets_not_ready(self) -> list[int]:
         """The buckets whose counters are not whole."""

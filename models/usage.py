@@ -8,6 +8,7 @@ from functools import lru_cache
 import msgspec
 
 from models.database import Database, load_sql
+from models.errors import StoreUnavailable
 from models.limits import RateLimit
 from models.records import ADMITTED, MISSING, SUPERSEDED
 from models.sessions import Reason, Sessions, why_superseded
@@ -16,6 +17,8 @@ from models.tokens import Claims
 
 TOP_COUNT = 10
 CHUNK = 500
+
+FALLBACK_TRIES = 4
 
 KNOWN_TOKENS = 16_384
 """Tokens whose signature was checked lately, at about a kilobyte each."""
@@ -108,19 +111,19 @@ class Usage:
             call = self._call(token)
         except _NotOurs:
             return Admission("malformed_token")
-        if call.claims.expires_ms <= time.time() * 1000:
-            return Admission("session_expired")
-        verdict = await self._store.admit(call.command)
-        if verdict.outcome == MISSING:
+        # Redis may be emptied again between the fallback's publication and the next try, but hardly over and over.
+        for _ in range(FALLBACK_TRIES):
+            if call.claims.expires_ms <= time.time() * 1000:
+                return Admission("session_expired")
+            verdict = await self._store.admit(call.command)
+            if verdict.outcome == SUPERSEDED:
+                return Admission(why_superseded(call.claims, verdict.cached))
+            if verdict.outcome != MISSING:
+                return Admission(None, verdict.outcome == ADMITTED, verdict.remaining, verdict.reset_us, call.claims)
             reason = await self._sessions.fall_back(call.claims)
             if reason is not None:
                 return Admission(reason)
-            verdict = await self._store.admit(call.command)
-        if verdict.outcome == SUPERSEDED:
-            return Admission(why_superseded(call.claims, verdict.cached))
-        if verdict.outcome == MISSING:
-            return Admission("session_expired")  # published and gone at once: its last millisecond
-        return Admission(None, verdict.outcome == ADMITTED, verdict.remaining, verdict.reset_us, call.claims)
+        raise StoreUnavailable("Redis forgets what it is told; try again shortly")
 
     def _read_token(self, token: str) -> _Call:
         # A token that is not ours leaves as an exception, which the cache does not keep: forged ones push nobody out.

@@ -12,10 +12,13 @@ import pytest
 
 from models.connections import Stores
 from models.database import load_sql
-from models.sessions import Sessions
+from models.errors import StoreUnavailable
+from models.limits import parse_limits
 from models.records import Entry
+from models.sessions import Sessions
 from models.store import Store, user_key
 from models.tokens import Claims, TokenSigner
+from models.usage import Usage
 from tests.conftest import RawRedis
 
 LOGINS_AT_ONCE = 16
@@ -164,6 +167,28 @@ async def test_sync_publishes_everything_to_another_redis(stores: Stores, redis:
     assert (synced.full, synced.published) == (True, 1)
     assert not (await stores.sessions.sync()).full
     assert (await stores.usage.admit(token)).admitted
+
+
+async def test_a_redis_that_is_emptied_during_the_fallback_refuses_nobody(stores: Stores, redis: RawRedis) -> None:
+    """The entry is gone again when the call comes back from PostgreSQL: that is not an expired session."""
+    token = await stores.sessions.start(await stores.accounts.add("unlucky", "password"))
+    losses = 2
+
+    async def publish_and_lose(entry: Entry) -> bool:
+        nonlocal losses
+        await stores.store.publish_session(entry)
+        losses -= 1
+        if losses >= 0:
+            await redis.flushall()
+        return True
+
+    unlucky = Usage(stores.database, stores.store, publishing_through(stores, publish_and_lose), parse_limits("9/1s"))
+    await redis.flushall()
+    assert (await unlucky.admit(token)).admitted
+    losses = 1_000
+    await redis.flushall()
+    with pytest.raises(StoreUnavailable):
+        await unlucky.admit(token)
 
 
 async def test_a_call_that_joins_a_read_which_began_before_its_login_is_not_refused(
