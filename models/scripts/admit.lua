@@ -59,8 +59,8 @@ end
 redis.call('LPUSH', KEYS[2], string.format('%.0f', now_us))
 redis.call('PEXPIRE', KEYS[2], longest_us / 1000)
 -- Totals are negative: the set's own order is then most calls first and, among equals, the lower user id.
-redis.call('ZINCRBY', KEYS[3], -1, ARGV[4])
-redis.call('PFADD', KEYS[4], ARGV[3])
+-- Whoever has a total is in the HyperLogLog already: both are kept, lost and restored together.
+if redis.call('ZINCRBY', KEYS[3], -1, ARGV[4]) == '-1' then redis.call('PFADD', KEYS[4], ARGV[3]) end
 redis.call('SADD', KEYS[5], ARGV[3])
 for i = 2, #reply, 2 do reply[i] = reply[i] - 1 end
 return reply
