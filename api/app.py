@@ -6,8 +6,10 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
+from typing import Any
 
-from sanic import Config, Sanic
+from sanic import Config, Request, Sanic
+from sanic.compat import Header
 
 from api.errors import Errors
 from api.gate import RateLimitHeaders
@@ -36,7 +38,7 @@ def create_app() -> App:
 
 def build_app(settings: Settings) -> App:
     """The application with given settings; each has its own stores, opened when its server starts."""
-    app: App = Sanic("gatehouse", error_handler=Errors(), configure_logging=False)
+    app: App = Sanic("gatehouse", error_handler=Errors(), request_class=_Request, configure_logging=False)
     app.config.REQUEST_MAX_SIZE = MAX_BODY_BYTES
     app.config.GRACEFUL_SHUTDOWN_TIMEOUT = SHUTDOWN_GRACE_S
     app.config.MOTD = False
@@ -46,6 +48,14 @@ def build_app(settings: Settings) -> App:
     _attach_stores(app, settings)
     app.after_server_start(_stop_once)
     return app
+
+
+class _Request(Request):
+    """A request, also one whose target is no URL: the framework cannot tell its own error about it otherwise."""
+
+    def __init__(self, url_bytes: bytes, headers: Header, version: str, method: str, *rest: Any, **more: Any) -> None:
+        # The framework's name for a request that it could not read, which it makes only to answer it.
+        super().__init__(b"*" if method == "NONE" else url_bytes, headers, version, method, *rest, **more)
 
 
 def _attach_stores(app: App, settings: Settings) -> None:

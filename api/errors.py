@@ -4,7 +4,7 @@ import logging
 
 import msgspec
 from sanic import HTTPResponse, Request
-from sanic.exceptions import SanicException
+from sanic.exceptions import RequestCancelled, SanicException
 from sanic.handlers import ErrorHandler
 
 from models import errors
@@ -57,6 +57,8 @@ class Errors(ErrorHandler):
             wait_s = exception.retry_after_s
             headers = {} if wait_s is None else {"Retry-After": str(wait_s)}
             return problem(STATUS[type(exception)], str(exception), exception.code, headers)
+        if isinstance(exception, RequestCancelled):
+            return problem(400, "The request ended too early", "incomplete_request")  # nobody is there to read it
         if isinstance(exception, SanicException) and exception.status_code in _REFUSALS:
             error, code = _REFUSALS[exception.status_code]
             given = {name.lower(): str(value) for name, value in (exception.headers or {}).items()}

@@ -134,30 +134,30 @@ def _secret_keys(text: str) -> tuple[str, ...]:
     return keys
 
 
-def _check_port(url: SplitResult) -> None:
+def _split(text: str) -> SplitResult:
     try:
+        url = urlsplit(text)
         _ = url.port
     except ValueError:
-        raise ValueError("the port is not a number") from None  # the original quotes what may be a password
+        raise ValueError("not an address") from None  # the original quotes what may be a password
+    return url
 
 
 def _redis_url(text: str) -> str:
-    url = urlsplit(text)
+    url = _split(text)
     if url.scheme not in ("redis", "rediss"):
         raise ValueError("not a redis:// or rediss:// address")
     if not url.hostname:
         raise ValueError("no host")
-    _check_port(url)
     if not re.fullmatch(r"/?[0-9]*", url.path):
         raise ValueError("the database is not a number")
     return text
 
 
 def _database_url(text: str) -> str:
-    url = urlsplit(text)
+    url = _split(text)
     if url.scheme not in ("postgres", "postgresql"):
         raise ValueError("not a postgres:// address")
-    _check_port(url)
     if not url.path.strip("/"):
         raise ValueError("no database name")
     unknown = {item.partition("=")[0] for item in url.query.split("&") if item} - {"sslmode", "host"}

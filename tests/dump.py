@@ -1,4 +1,4 @@
-"""Everything that both stores hold, to compare or to search; and everything they were asked, to show that it was nothing."""
+"""What both stores hold, to compare or to search; and what they were asked, to show that it was nothing."""
 
 from typing import Any
 
@@ -17,6 +17,8 @@ async def dump_redis(settings: Settings) -> dict[bytes, tuple[bytes, Any, int]]:
     async with Redis.from_url(settings.redis_url) as redis:
         async for key in redis.scan_iter():
             kind = await redis.type(key)
+            if kind == b"none":  # it has just come to its end
+                continue
             if kind == b"zset":
                 held = await redis.zrange(key, 0, -1, withscores=True)
             elif kind == b"list":

@@ -36,6 +36,7 @@ class Api:
     def __init__(self, settings: Settings, **config: Any) -> None:
         self.settings = settings
         self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
         self._loop = asyncio.new_event_loop()
         self._app = build_app(settings)
         self._app.config.update(config)
@@ -79,13 +80,14 @@ class Api:
         """Several requests side by side: method, path and httpx's arguments of each."""
 
         async def send() -> list[httpx.Response]:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}") as client:
+            unlimited = httpx.Limits(max_connections=None)
+            async with httpx.AsyncClient(base_url=self.url, limits=unlimited, timeout=30) as client:
                 return await asyncio.gather(*(client.request(m, path, **given) for m, path, given in requests))
 
         return self.run(send())
 
     def raw(self, sent: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Send these bytes on a connection of their own; returns status, headers (lower case) and body of the answer."""
+        """Send these bytes on a connection of their own; returns status, headers (lower case) and body."""
 
         async def talk() -> tuple[int, dict[str, str], bytes]:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -101,6 +103,19 @@ class Api:
                 writer.close()
 
         return self.run(talk())
+
+    def hang_up(self, sent: bytes) -> None:
+        """Send these bytes, then the end of the connection, and wait until the server has closed it too."""
+
+        async def talk() -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            writer.write(sent)
+            writer.write_eof()
+            async with asyncio.timeout(DEADLINE_S):
+                await reader.read()
+            writer.close()
+
+        self.run(talk())
 
     def sql(self, statement: str, *args: Any) -> list[Any]:
         """Rows from PostgreSQL, behind the API's back."""
@@ -129,13 +144,17 @@ class Api:
 
     def forget_cache(self) -> None:
         """Lose all that Redis holds, as a crash without a file would."""
-        self._with_redis(lambda redis: redis.flushall())
+
+        async def flush(redis: Redis) -> None:
+            await redis.flushall()
+
+        self._with_redis(flush)
 
     def let_pass(self, user_id: int, seconds: float) -> None:
         """Make the user's counted calls so much older, as waiting would, their key's remaining life included."""
         key = user_key(user_id, "calls_at")
 
-        async def age(redis: Redis) -> None:
+        async def age(redis: Any) -> None:
             times = [int(at_us) - round(seconds * 1e6) for at_us in await redis.lrange(key, 0, -1)]
             left_ms = await redis.pttl(key) - round(seconds * 1000)
             await redis.delete(key)

@@ -117,11 +117,15 @@ def test_session_tells_whose_and_until_when_without_limit_or_count(api: Api) -> 
     assert decoded(api.get("/count")) == {"estimatedCount": 0}
 
 
-def test_top_is_ten_at_most_most_calls_first_ties_by_lower_id(start: Start) -> None:
+# Ties whose order differs as text and as numbers: over several buckets, and of twelve users in one.
+MIXED = {7: 2, 71: 2, 711_543: 2, 9: 1, 10: 1, 99: 1, 100: 1, 1_000: 1, 12_345: 4, 64: 3, 128: 3, 8: 1, 11: 1}
+ONE_BUCKET = dict.fromkeys((7 + 64 * number for number in (16, 15, *range(10))), 1)
+
+
+@pytest.mark.parametrize("calls", [MIXED, ONE_BUCKET])
+def test_top_is_ten_at_most_most_calls_first_ties_by_lower_id(start: Start, calls: dict[int, int]) -> None:
     api = start(rate_limits=parse_limits("1000/1s"))
     assert api.get("/top").content == b'{"topUsersCallingAPIAllTime":[]}'
-    # Ties whose order differs as text and as numbers, in one bucket (7, 71, 711543) and in several.
-    calls = {7: 2, 71: 2, 711_543: 2, 9: 1, 10: 1, 99: 1, 100: 1, 1_000: 1, 12_345: 4, 64: 3, 128: 3, 8: 1, 11: 1}
     for user_id, count in calls.items():
         token = api.start_session(user_id)
         for _ in range(count):
@@ -219,7 +223,7 @@ def test_a_session_ends_by_itself(start: Start) -> None:
     token = api.start_session(1)
     started_at = time.monotonic()
     while (answer := api.get("/ping", token)).status_code == 200:
-        assert time.monotonic() < started_at + 3
+        assert time.monotonic() < started_at + 5
     assert (answer.status_code, decoded(answer)["code"]) == (401, "session_expired")
     api.forget_cache()
     assert decoded(api.get("/session", token))["code"] == "session_expired"
