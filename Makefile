@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-ver
 DEV_ONLY := --extra dev --constraint
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint lock-check lock clean
+.PHONY: help run test check lint lock-check lock clean bench bench-growth bench-worker bench-storms
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -46,6 +46,18 @@ lock-check: $(INSTALLED)
 lock: $(INSTALLED)  ## rewrite the lock files after a change of pyproject.toml (UPGRADE=1 takes newer versions)
 	$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements.txt >/dev/null
 	$(COMPILE) $(if $(UPGRADE),--upgrade) $(DEV_ONLY) requirements.txt -o requirements-dev.txt >/dev/null
+
+bench: $(INSTALLED)  ## the gate against its peers, in about three minutes (needs wrk; ARGS=--help)
+	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+bench-growth: $(INSTALLED)  ## the gate with 1 thousand and 5 million users in the counters; memory of a user
+	@exec $(BIN)/python -m tests.bench.growth $(ARGS)
+
+bench-worker: $(INSTALLED)  ## the jobs with a million rows
+	@exec $(BIN)/python -m tests.bench.worker_jobs $(ARGS)
+
+bench-storms: $(INSTALLED)  ## a storm of logins, and Redis emptied under load
+	@exec $(BIN)/python -m tests.bench.storms $(ARGS)
 
 clean:  ## delete .venv and the caches; the data in .dev stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,7 +8,9 @@ _STYLE = """<style>
   text { font: 14px system-ui, sans-serif; fill: #1f2328 }
   .note { font-size: 12px; fill: #59636e }
   .bar { fill: #8c959f } .own { fill: #0969da }
-  @media (prefers-color-scheme: dark) { text { fill: #e6edf3 } .note { fill: #9198a1 } .bar { fill: #6e7681 } .own { fill: #4493f8 } }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #e6edf3 } .note { fill: #9198a1 } .bar { fill: #6e7681 } .own { fill: #4493f8 }
+  }
 </style>"""
 
 
@@ -22,7 +24,8 @@ def bars(title: str, rows: Sequence[tuple[str, float, str]], note: str, own: str
     height = 44 + ROW * len(rows) + 26
     longest = max(length for _, length, _ in rows)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"',
+        f'     role="img" aria-label="{escape(title)}">',
         _STYLE,
         f'<text x="0" y="20" font-weight="600">{escape(title)}</text>',
     ]

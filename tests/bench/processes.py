@@ -24,17 +24,8 @@ class BenchError(Exception):
     """The benchmark cannot go on; the message is one sentence for the terminal."""
 
 
-def unwind_on_sigterm() -> None:
-    """Let SIGTERM end the benchmark as Ctrl-C does: by way of every `with`, so that nothing is left behind."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-
-
 def spawn(
-    command: Sequence[str], environ: Mapping[str, str], log: Path, stdin: int = subprocess.DEVNULL, stdout: int = -3
+    command: Sequence[str], environ: Mapping[str, str], log: Path, stdin: int | None = None, stdout: int | None = None
 ) -> subprocess.Popen[bytes]:
     """Start a child that leads its own process group and does not outlive this process (on Linux)."""
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -43,8 +34,8 @@ def spawn(
             command,
             cwd=ROOT,
             env=clean_environment() | dict(environ),
-            stdin=stdin,
-            stdout=stdout if stdout != -3 else file,
+            stdin=stdin or subprocess.DEVNULL,
+            stdout=stdout or file,
             stderr=file,
             # A Ctrl-C in the terminal is for the benchmark alone, which then ends its children in order.
             start_new_session=True,

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
+
 from models.connections import Stores, open_stores
 from models.database import migrate
 from models.devservers import PostgresServer, ValkeyServer
@@ -66,6 +68,18 @@ class Stack:
         async with open_stores(Settings.from_environ(self.environ(**changes))) as stores:
             yield stores
 
+    def ask(self, query: str, *args: object) -> int:
+        """Run one statement and return the number that it answers with; 0 for none."""
+
+        async def ask() -> int:
+            connection = await asyncpg.connect(self.postgres.url)
+            try:
+                return int(await connection.fetchval(query, *args) or 0)
+            finally:
+                await connection.close()
+
+        return asyncio.run(ask())
+
     async def add_users(self, user_ids: Sequence[int], password_hash: str = "") -> None:
         """Create accounts `user<id>`, nobody's password unless a hash is given."""
         async with self.stores() as stores:
@@ -95,7 +109,7 @@ class Stack:
 
 @contextmanager
 def open_stack() -> Iterator[Stack]:
-    """Start PostgreSQL and Valkey on free ports in a temporary folder. Neither is durable: disks are not the subject."""
+    """Start PostgreSQL and Valkey on free ports in a temporary folder. Neither is durable: disks are no subject."""
     with tempfile.TemporaryDirectory(prefix="gatehouse-bench-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as nobody when root starts this
         postgres = PostgresServer(Path(folder) / "postgres", durable=False)
