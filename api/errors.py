@@ -56,7 +56,7 @@ class Errors(ErrorHandler):
         if isinstance(exception, errors.ServiceError):
             wait_s = exception.retry_after_s
             headers = {} if wait_s is None else {"Retry-After": str(wait_s)}
-            return problem(STATUS[type(exception)], str(exception), exception.code, headers)
+            return problem(STATUS.get(type(exception), 500), str(exception), exception.code, headers)
         if isinstance(exception, RequestCancelled):
             return problem(400, "The request ended too early", "incomplete_request")  # nobody is there to read it
         if isinstance(exception, SanicException) and exception.status_code in _REFUSALS:

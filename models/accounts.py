@@ -16,6 +16,11 @@ USERNAME_MAX_LENGTH = 64
 USERNAME_KEY_MAX_LENGTH = 256
 PASSWORD_MAX_LENGTH = 256
 
+# Default_Ignorable_Code_Point (Unicode, DerivedCoreProperties) among letters and marks: names that look alike.
+_IGNORABLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | frozenset(
+    map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+)
+
 
 class Accounts:
     """Who may log in, and how they do."""
@@ -110,11 +115,15 @@ def _username_key(username: str) -> str:
 def _check_username(username: str) -> None:
     if not 1 <= len(username) <= USERNAME_MAX_LENGTH:
         raise InvalidInput(f"A username has 1 to {USERNAME_MAX_LENGTH} characters")
-    # Control, format, unassigned and surrogate characters: what PostgreSQL refuses, and what looks like another name.
-    if username != username.strip() or any(unicodedata.category(letter)[0] == "C" for letter in username):
-        raise InvalidInput("A username has no control characters and no spaces around it")
+    if username != username.strip() or any(_is_hidden(letter) for letter in username):
+        raise InvalidInput("A username has no control or invisible characters and no spaces around it")
     if len(_username_key(username)) > USERNAME_KEY_MAX_LENGTH:
         raise InvalidInput("A username has too many ligatures")
+
+
+def _is_hidden(letter: str) -> bool:
+    """Control, format, unassigned and separating characters, and those that Unicode lets a font leave out."""
+    return unicodedata.category(letter) in ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp") or letter in _IGNORABLE
 
 
 def _check_password(password: str) -> None:

@@ -4,8 +4,8 @@ import re
 
 import msgspec
 
-MAX_CALLS = 100_000
-"""Each admitted call inside the window is kept as one timestamp, so a quota bounds a user's memory in Redis."""
+MAX_CALLS = 10_000
+"""Each admitted call inside the window is kept as eight bytes, read and written as one value: a quota bounds both."""
 
 MAX_WINDOW_S = 31 * 86_400
 MAX_LIMITS = 8

@@ -6,7 +6,7 @@ slot of a Redis Cluster and no key is global and hot.
     key                       type         holds                                              TTL
     gate:{b}:session:<uid>    string       version:digest:expires_ms, or the tombstone        the session's end, for a
                                            version:reason                                     tombstone a minute more
-    gate:{b}:calls_at:<uid>   list         times of admitted calls, µs, newest first          longest window
+    gate:{b}:calls_at:<uid>   string       times of admitted calls, µs, 8 bytes each          longest window
     gate:{b}:totals           sorted set   12-digit user id → minus the number of calls       none
     gate:{b}:callers          HyperLogLog  user ids                                           none
     gate:{b}:dirty            set          users whose total changed since the last snapshot  none

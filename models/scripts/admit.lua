@@ -15,35 +15,30 @@ end
 
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
-local length = redis.call('LLEN', KEYS[2])
-local reply, allowed, keep, longest_us = {1}, true, 0, 0
+-- Times of the admitted calls, oldest first, 8 bytes each: read and written as one value, whatever the number of limits.
+local times = redis.call('GET', KEYS[2]) or ''
+local length = #times / 8
+local reply, allowed, keep_from, longest_us = {1}, true, length + 1, 0
 
 for i = 5, #ARGV, 2 do
   local quota, window_us = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
-  local horizon_us = now_us - window_us
-  local used, oldest_us = math.min(length, quota), now_us
-  if used > 0 then
-    oldest_us = tonumber(redis.call('LINDEX', KEYS[2], used - 1))
-    if oldest_us <= horizon_us then
-      -- Times fall along the list, so the number inside the window is found by bisection.
-      local low, high = 0, used - 1
-      oldest_us = now_us
-      while low < high do
-        local middle = math.floor((low + high) / 2)
-        local at_us = tonumber(redis.call('LINDEX', KEYS[2], middle))
-        if at_us > horizon_us then
-          low, oldest_us = middle + 1, at_us
-        else
-          high = middle
-        end
-      end
-      used = low
+  local horizon_us, oldest_us = now_us - window_us, now_us
+  -- Only the newest `quota` calls can matter. Times rise, so the first of them inside the window is found by bisection.
+  local low, high = math.max(1, length - quota + 1), length + 1
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local at_us = struct.unpack('>I8', times, middle * 8 - 7)
+    if at_us > horizon_us then
+      high, oldest_us = middle, at_us
+    else
+      low = middle + 1
     end
   end
-  if used >= quota then allowed = false end
-  keep = math.max(keep, used)
+  local remaining = quota - (length + 1 - low)
+  if remaining <= 0 then allowed = false end
+  keep_from = math.min(keep_from, low)
   longest_us = math.max(longest_us, window_us)
-  reply[#reply + 1] = quota - used
+  reply[#reply + 1] = remaining
   reply[#reply + 1] = oldest_us + window_us - now_us
 end
 
@@ -52,12 +47,9 @@ if not allowed then
   return reply
 end
 
--- What no window holds any more is dropped, so the list is never longer than the largest quota.
-if keep < length then
-  if keep == 0 then redis.call('DEL', KEYS[2]) else redis.call('LTRIM', KEYS[2], 0, keep - 1) end
-end
-redis.call('LPUSH', KEYS[2], string.format('%.0f', now_us))
-redis.call('PEXPIRE', KEYS[2], longest_us / 1000)
+-- What no window holds any more is dropped, so the value is never longer than the largest quota.
+local kept = string.sub(times, keep_from * 8 - 7) .. struct.pack('>I8', now_us)
+redis.call('SET', KEYS[2], kept, 'PX', longest_us / 1000)
 -- Totals are negative: the set's own order is then most calls first and, among equals, the lower user id.
 -- Whoever has a total is in the HyperLogLog already: both are kept, lost and restored together.
 if redis.call('ZINCRBY', KEYS[3], -1, ARGV[4]) == '-1' then redis.call('PFADD', KEYS[4], ARGV[3]) end

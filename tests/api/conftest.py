@@ -1,6 +1,7 @@
 """The API as clients meet it: one server for each process of the suite, on real stores, emptied before each test."""
 
 import asyncio
+import struct
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -155,12 +156,12 @@ class Api:
         key = user_key(user_id, "calls_at")
 
         async def age(redis: Any) -> None:
-            times = [int(at_us) - round(seconds * 1e6) for at_us in await redis.lrange(key, 0, -1)]
+            held = await redis.get(key) or b""
+            times = [at_us - round(seconds * 1e6) for (at_us,) in struct.iter_unpack(">Q", held)]
             left_ms = await redis.pttl(key) - round(seconds * 1000)
             await redis.delete(key)
             if times and left_ms > 0:
-                await redis.rpush(key, *times)
-                await redis.pexpire(key, left_ms)
+                await redis.set(key, struct.pack(f">{len(times)}Q", *times), px=left_ms)
 
         self._with_redis(age)
 

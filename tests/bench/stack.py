@@ -20,7 +20,7 @@ from tests.bench.processes import Service, sanic_command
 SESSION_TTL_S = 86_400
 SETUP_DEADLINE_S = 300.0
 CHUNK = 10_000
-HIGH_LIMIT = "100000/1s"
+HIGH_LIMIT = "10000/1s"
 
 _INSERT_USERS = """
 INSERT INTO users (id, username, username_key, password_hash, created_at)
