@@ -16,7 +16,7 @@ from models.store import BUCKETS, Store
 from models.tokens import Claims
 
 TOP_COUNT = 10
-CHUNK = 500
+CHUNK = 128
 
 FALLBACK_TRIES = 4
 
