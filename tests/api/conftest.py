@@ -105,6 +105,20 @@ class Api:
 
         return self.run(talk())
 
+    def raw_all(self, sent: bytes) -> bytes:
+        """Send these bytes, of which the last request ends the connection; returns all that came back."""
+
+        async def talk() -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            try:
+                writer.write(sent)
+                async with asyncio.timeout(DEADLINE_S):
+                    return await reader.read()
+            finally:
+                writer.close()
+
+        return self.run(talk())
+
     def hang_up(self, sent: bytes) -> None:
         """Send these bytes, then the end of the connection, and wait until the server has closed it too."""
 
