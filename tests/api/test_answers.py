@@ -1,4 +1,4 @@
-"""An answer sent as prepared bytes is the answer the framework would send, and leaves to it what is out of the ordinary."""
+"""An answer sent as prepared bytes is as the framework would send it, and leaves to it what is out of the ordinary."""
 
 import pytest
 
