@@ -20,6 +20,9 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.UsernameTaken: 409,
     errors.Overloaded: 503,
     errors.StoreUnavailable: 503,
+    errors.RedisAway: 503,
+    errors.ReplyLost: 503,
+    errors.RedisRefused: 503,
 }
 
 # What the framework itself refuses, in our words: its own name files, routes and limits.

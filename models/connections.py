@@ -40,17 +40,19 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
     passwords = Passwords()
     database = await Database.open(settings.database_url)
     store = Store(settings.redis_url)
+    sessions = Sessions(database, store, TokenSigner(settings.secret_keys), settings.session_ttl_s)
+    usage = Usage(database, store, sessions, settings.rate_limits)
     try:
-        sessions = Sessions(database, store, TokenSigner(settings.secret_keys), settings.session_ttl_s)
         yield Stores(
             settings=settings,
             database=database,
             store=store,
             sessions=sessions,
-            usage=Usage(database, store, sessions, settings.rate_limits),
+            usage=usage,
             accounts=Accounts(settings, database, sessions, passwords),
         )
     finally:
+        await usage.close()
         await store.close()
         await database.close()
         passwords.close()

@@ -11,7 +11,7 @@ class ServiceError(Exception):
     retry_after_s: int | None = None
 
     def __init__(self, message: str | None = None) -> None:
-        super().__init__(message or (self.__doc__ or "").split("\n")[0].rstrip("."))
+        super().__init__(message or (self.__doc__ or "").partition(".")[0])
 
 
 class InvalidInput(ServiceError):
@@ -50,6 +50,18 @@ class StoreUnavailable(ServiceError):
 
     code = "store_unavailable"
     retry_after_s = 1
+
+
+class RedisAway(StoreUnavailable):
+    """Redis is away; try again shortly. The command did not run."""
+
+
+class ReplyLost(RedisAway):
+    """Redis is away; try again shortly. Whether it ran the command is not known."""
+
+
+class RedisRefused(RedisAway):
+    """Redis cannot take writes now; try again shortly. It is a replica, or its memory is full."""
 
 
 class UnknownUser(ServiceError):

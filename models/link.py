@@ -15,7 +15,7 @@ from typing import Any, cast
 import hiredis
 from redis.asyncio.connection import SSLConnection, parse_url
 
-from models.errors import StoreUnavailable
+from models.errors import RedisAway, ReplyLost
 
 MAX_WAITING = 10_000
 """Calls that wait for a reply; more are refused, so that memory is bounded when Redis is slow."""
@@ -48,13 +48,15 @@ class Link:
         self._greeting = greeting
         self._connection: _Connection | None = None
         self._opening: asyncio.Task[_Connection] | None = None
+        self.generation = 0
+        """Which connection this is: each new one has the next number."""
 
     async def call(self, command: bytes) -> Any:
         """Send one packed command and return its reply; an error reply is returned too, as `hiredis.ReplyError`.
 
         Raises:
-            StoreUnavailable: no connection, no reply in time, or too many calls wait already. Whether the command ran
-                is not known.
+            RedisAway: no connection, or too many calls wait already; the command did not run.
+            ReplyLost: no reply, or not in time; whether the command ran is not known.
         """
         connection = self._connection
         if connection is None or connection.lost:
@@ -79,6 +81,7 @@ class Link:
         self._opening = None
         if not opening.cancelled() and opening.exception() is None:
             self._connection = opening.result()
+            self.generation += 1
 
     async def _connect(self) -> "_Connection":
         options, loop = self._options, asyncio.get_running_loop()
@@ -89,10 +92,10 @@ class Link:
                 await loop.create_connection(lambda: connection, *address, ssl=_tls(options))
                 for command in (*self._introduction(), *self._greeting):
                     if isinstance(answer := await connection.send(command), hiredis.ReplyError):
-                        raise StoreUnavailable(f"Redis refused the connection: {answer}")
+                        raise RedisAway(f"Redis refused the connection: {answer}")
         except (OSError, TimeoutError) as error:
             connection.drop()
-            raise StoreUnavailable("Redis is away; try again shortly") from error
+            raise RedisAway() from error
         except BaseException:
             connection.drop()
             raise
@@ -125,10 +128,10 @@ class _Connection(asyncio.Protocol):
     def send(self, command: bytes) -> asyncio.Future[Any]:
         """The future reply to a packed command."""
         if len(self._waiting) >= MAX_WAITING:
-            raise StoreUnavailable("Too many calls wait for Redis; try again shortly")
+            raise RedisAway("Too many calls wait for Redis; try again shortly")
         reply: asyncio.Future[Any] = self._loop.create_future()
         if self.lost:
-            reply.set_exception(_away())
+            reply.set_exception(RedisAway())
             return reply
         outgoing = self._outgoing
         if not outgoing:
@@ -147,7 +150,7 @@ class _Connection(asyncio.Protocol):
         while self._waiting:
             reply = self._waiting.popleft()
             if not reply.done():
-                reply.set_exception(_away())
+                reply.set_exception(ReplyLost())
 
     def _flush(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
@@ -189,10 +192,6 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.drop()
-
-
-def _away() -> StoreUnavailable:
-    return StoreUnavailable("Redis is away; try again shortly")
 
 
 def _tls(options: dict[str, Any]) -> ssl.SSLContext | None:

@@ -57,7 +57,9 @@ class SyncState(msgspec.Struct, frozen=True):
 
     Args:
         watermark_us: PostgreSQL's time of the last sync, in microseconds since 1970.
+        beat_us: that Redis server's own time when the sync began, in microseconds since 1970: the heartbeat.
     """
 
     run_id: str
     watermark_us: int
+    beat_us: int = 0

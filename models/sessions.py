@@ -211,7 +211,7 @@ class Sessions:
         This ends every race that the fence alone leaves open: a login whose publication was lost, a tombstone that was
         evicted before a slow reader published the session it had ended.
         """
-        run_id, state = await self._store.run_id(), await self._store.sync_state()
+        (run_id, beat_us), state = await self._store.identity(), await self._store.sync_state()
         now = (await self._database.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
         full = state is None or state.run_id != run_id
         since = _EPOCH
@@ -226,7 +226,7 @@ class Sessions:
                 break
             position = rows[-1]["changed_at"], rows[-1]["user_id"]
         # Only now, and only for the server it began with: one that restarted meanwhile gets everything again.
-        await self._store.save_sync_state(SyncState(run_id, (now - _EPOCH) // timedelta(microseconds=1)))
+        await self._store.save_sync_state(SyncState(run_id, (now - _EPOCH) // timedelta(microseconds=1), beat_us))
         return Synced(rows_seen, published, full)
 
     async def expire(self) -> int:

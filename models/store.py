@@ -15,17 +15,15 @@ slot of a Redis Cluster and no key is global and hot.
     gate:{b}:ready            string       there while the bucket's counters are whole        none
     gate:{b}:cursor           string       nonce:user id, how far a restore has come          none
     gate:{b}:stored_sketch    HyperLogLog  only inside finish_restore.lua                     none
-    gate:sync                 hash         run_id, watermark_us of the last sync              none
+    gate:sync                 hash         run_id, watermark_us, beat_us of the last sync     none
 
 Totals are negative and their members padded, so that the set's own order is most calls first and, among equals, the
 lower user id; `/top` is then exact by reading ten of each bucket.
 """
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -33,36 +31,26 @@ from hiredis import ReplyError
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from models.errors import StoreUnavailable
+from models.errors import RedisAway, RedisRefused
 from models.limits import RateLimit
 from models.link import Link, pack
+from models.lua import (
+    ADD_CALLS,
+    ADD_TOTALS,
+    ADMIT,
+    BEGIN_RESTORE,
+    DRAIN,
+    FINISH_DRAIN,
+    FINISH_RESTORE,
+    PUBLISH,
+    Script,
+)
 from models.records import SUPERSEDED, Entry, SyncState, Verdict
 from models.tokens import Claims
 
 BUCKETS = 64
 DEADLINE_S = 1.0
-
-
-class Script:
-    """One file of `scripts/*.lua`, called by its SHA-1."""
-
-    def __init__(self, name: str) -> None:
-        self.text = (Path(__file__).parent / "scripts" / f"{name}.lua").read_bytes()
-        self.sha = hashlib.sha1(self.text).hexdigest()  # noqa: S324  # what EVALSHA takes
-        self.load = pack("SCRIPT", "LOAD", self.text)
-
-    def packed(self, keys: Sequence[str], args: Sequence[str | bytes | int]) -> bytes:
-        """A call of it, in Redis's protocol."""
-        return pack("EVALSHA", self.sha, len(keys), *keys, *args)
-
-
-ADMIT = Script("admit")
-PUBLISH = Script("publish_session")
-DRAIN = Script("drain_dirty")
-FINISH_DRAIN = Script("finish_drain")
-BEGIN_RESTORE = Script("begin_restore")
-ADD_TOTALS = Script("add_totals")
-FINISH_RESTORE = Script("finish_restore")
+GATE_DEADLINE_S = 0.5
 
 
 def bucket_of(user_id: int) -> int:
@@ -92,18 +80,20 @@ def _wrapping_errors() -> Iterator[None]:
     except (RedisError, OSError, TimeoutError) as error:
         if isinstance(error, ResponseError) and "user_script" in str(error):
             raise  # a fault in a script of ours is not an outage
-        raise StoreUnavailable("Redis is away; try again shortly") from error
+        raise RedisAway() from error
 
 
 class Store:
     """Redis as Gatehouse uses it.
 
-    Every method raises StoreUnavailable when Redis does not answer, or not within `DEADLINE_S`.
+    Every method raises RedisAway when Redis does not answer, or not within `DEADLINE_S`.
     """
 
     def __init__(self, redis_url: str) -> None:
         self._redis: Redis = Redis.from_url(redis_url, socket_timeout=DEADLINE_S, socket_connect_timeout=DEADLINE_S)
-        self._link = Link(redis_url, DEADLINE_S, greeting=[ADMIT.load])
+        self._link = Link(redis_url, GATE_DEADLINE_S, greeting=[ADMIT.load, ADD_CALLS.load])
+        self.away = False
+        """Redis did not answer lately: what can do without it does not ask."""
 
     async def close(self) -> None:
         self._link.close()
@@ -142,19 +132,38 @@ class Store:
             return Verdict(outcome, cached=reply[1].decode())
         return Verdict(outcome, reply[1::2], reply[2::2])
 
-    async def _again(self, command: bytes, refusal: ReplyError) -> Any:
+    @property
+    def generation(self) -> int:
+        """Which connection the gate uses: each new one has the next number."""
+        return self._link.generation
+
+    async def add_calls(self, bucket: int, rows: Sequence[tuple[int, int]]) -> None:
+        """Count calls, (user id, number), that were admitted while Redis was away.
+
+        Raises:
+            ReplyLost: they may have been counted; after RedisAway they were not.
+        """
+        args = [word for user_id, calls in rows for word in (user_id, member_of(user_id), -calls)]
+        command = ADD_CALLS.packed([bucket_key(bucket, name) for name in ("totals", "callers", "dirty")], args)
+        reply = await self._link.call(command)
+        if isinstance(reply, ReplyError):
+            await self._again(command, reply, ADD_CALLS)
+
+    async def _again(self, command: bytes, refusal: ReplyError, script: Script = ADMIT) -> Any:
         """Every restart, failover and SCRIPT FLUSH forgets the scripts: the call has not run, so load and run it."""
         if str(refusal).startswith("NOSCRIPT"):
-            await self._link.call(ADMIT.load)
+            await self._link.call(script.load)
             refusal = await self._link.call(command)
         if isinstance(refusal, ReplyError):
-            raise StoreUnavailable("Redis cannot take writes now; try again shortly") from refusal
+            raise RedisRefused() from refusal
         return refusal
 
     # Sessions
 
     async def publish_session(self, entry: Entry) -> bool:
         """Cache an entry unless the cache knows a newer one; returns whether it was written."""
+        if self.away:
+            raise RedisAway()
         return bool(await self._run(PUBLISH, [user_key(entry.user_id, "session")], _publish_args(entry)))
 
     async def publish_sessions(self, entries: Iterable[Entry]) -> int:
@@ -165,17 +174,22 @@ class Store:
     async def sync_state(self) -> SyncState | None:
         with _wrapping_errors():
             found = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall("gate:sync"))
-        return SyncState(found[b"run_id"].decode(), int(found[b"watermark_us"])) if found else None
+        if not found:
+            return None
+        return SyncState(found[b"run_id"].decode(), int(found[b"watermark_us"]), int(found.get(b"beat_us", 0)))
 
     async def save_sync_state(self, state: SyncState) -> None:
         with _wrapping_errors():
             await cast(Awaitable[int], self._redis.hset("gate:sync", mapping=msgspec.structs.asdict(state)))
 
-    async def run_id(self) -> str:
-        """Which run of which server this is: it changes with every restart and failover."""
-        with _wrapping_errors():
-            server = await self._redis.info("server")
-        return str(server["run_id"])
+    async def identity(self) -> tuple[str, int]:
+        """Which run of which server this is, and its clock in microseconds since 1970.
+
+        The run id changes with every restart and failover.
+        """
+        server, (seconds, microseconds) = await self._ask([pack("INFO", "server"), pack("TIME")])
+        run_id = next(line for line in server.decode().split("\r\n") if line.startswith("run_id:"))
+        return run_id.removeprefix("run_id:"), int(seconds) * 1_000_000 + int(microseconds)
 
     # Counters
 
@@ -196,7 +210,7 @@ class Store:
         replies = await asyncio.gather(*(self._link.call(command) for command in commands))
         for reply in replies:
             if isinstance(reply, ReplyError):
-                raise StoreUnavailable("Redis cannot answer now; try again shortly") from reply
+                raise RedisRefused() from reply
         return replies
 
     async def buckets_not_ready(self) -> list[int]:

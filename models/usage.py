@@ -8,12 +8,14 @@ from functools import lru_cache
 import msgspec
 
 from models.database import Database, load_sql
-from models.errors import StoreUnavailable
+from models.errors import RedisAway, RedisRefused, ReplyLost, StoreUnavailable
 from models.limits import RateLimit
-from models.records import ADMITTED, MISSING, SUPERSEDED
+from models.outage import LocalGate
+from models.records import ADMITTED, MISSING, SUPERSEDED, Verdict
 from models.sessions import Reason, Sessions, why_superseded
 from models.store import BUCKETS, Store
 from models.tokens import Claims
+from models.watch import Watch
 
 TOP_COUNT = 10
 CHUNK = 128
@@ -69,6 +71,12 @@ class _NotOurs(Exception):
     """No key of ours signed the token."""
 
 
+def _admission(claims: Claims, verdict: Verdict) -> Admission:
+    if verdict.outcome == SUPERSEDED:
+        return Admission(why_superseded(claims, verdict.cached))
+    return Admission(None, verdict.outcome == ADMITTED, verdict.remaining, verdict.reset_us, claims)
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """What one snapshot did."""
 
@@ -91,12 +99,22 @@ class Usage:
     """
 
     def __init__(self, database: Database, store: Store, sessions: Sessions, limits: Sequence[RateLimit]) -> None:
+        self._local = LocalGate(limits)
+        self._watch = Watch(store, self._local)
         self._database = database
         self._store = store
         self._sessions = sessions
         self._limits = tuple(limits)
         # Signature, digest, keys and packing are a function of the token, and a client sends the same one all day.
         self._call = lru_cache(maxsize=KNOWN_TOKENS)(self._read_token)
+
+    async def close(self) -> None:
+        await self._watch.close()
+
+    @property
+    def trusts_redis(self) -> bool:
+        """Whether cached sessions are believed without a look into PostgreSQL."""
+        return self._watch.trusted == self._store.generation and not self._store.away
 
     async def admit(self, token: str) -> Admission:
         """Admit one call, or say why not.
@@ -111,19 +129,50 @@ class Usage:
             call = self._call(token)
         except _NotOurs:
             return Admission("malformed_token")
+        if call.claims.expires_ms <= time.time() * 1000:
+            return Admission("session_expired")
+        try:
+            if self.trusts_redis:
+                return await self._admit_cached(call)
+            return await self._admit_distrusting(call)
+        except RedisRefused:
+            self._watch.poke()
+            return await self._admit_alone(call, count=True)
+        except RedisAway as error:
+            self._watch.lose()
+            return await self._admit_alone(call, count=not isinstance(error, ReplyLost))
+
+    async def _admit_cached(self, call: _Call) -> Admission:
+        """The way of almost all calls: one round trip, and PostgreSQL only for what Redis does not know."""
         # Redis may be emptied again between the fallback's publication and the next try, but hardly over and over.
         for _ in range(FALLBACK_TRIES):
-            if call.claims.expires_ms <= time.time() * 1000:
-                return Admission("session_expired")
             verdict = await self._store.admit(call.command)
-            if verdict.outcome == SUPERSEDED:
-                return Admission(why_superseded(call.claims, verdict.cached))
             if verdict.outcome != MISSING:
-                return Admission(None, verdict.outcome == ADMITTED, verdict.remaining, verdict.reset_us, call.claims)
+                return _admission(call.claims, verdict)
             reason = await self._sessions.fall_back(call.claims)
             if reason is not None:
                 return Admission(reason)
         raise StoreUnavailable("Redis forgets what it is told; try again shortly")
+
+    async def _admit_distrusting(self, call: _Call) -> Admission:
+        """PostgreSQL first, because what Redis holds may be older than what it was told: see `models.watch`."""
+        self._watch.poke()
+        if self._store.away:
+            raise RedisAway()
+        reason = await self._sessions.fall_back(call.claims)
+        return Admission(reason) if reason else await self._admit_cached(call)
+
+    async def _admit_alone(self, call: _Call, *, count: bool) -> Admission:
+        """Without Redis: PostgreSQL knows the session, this process keeps the limit.
+
+        Raises:
+            StoreUnavailable: PostgreSQL is away too.
+        """
+        reason = await self._sessions.fall_back(call.claims)
+        if reason is not None:
+            return Admission(reason)
+        verdict = self._local.admit(call.claims.user_id, time.monotonic_ns() // 1_000, count=count)
+        return _admission(call.claims, verdict)
 
     def _read_token(self, token: str) -> _Call:
         # A token that is not ours leaves as an exception, which the cache does not keep: forged ones push nobody out.

@@ -11,8 +11,9 @@ from redis.asyncio import Redis
 
 from models.connections import Stores
 from models.limits import RateLimit, parse_limits
+from models.lua import ADMIT
 from models.records import Entry
-from models.store import ADMIT, bucket_key, member_of, user_key
+from models.store import bucket_key, member_of, user_key
 from models.tokens import Claims
 from tests.conftest import RawRedis
 

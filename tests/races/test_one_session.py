@@ -147,13 +147,14 @@ async def test_a_logout_beats_a_reader_that_was_paused_before_it_cached(
 
 
 async def test_sync_mends_what_a_crash_between_the_stores_left(stores: Stores, redis: RawRedis) -> None:
-    """A login whose process died after PostgreSQL: the older token lives in Redis until the next sync, not longer."""
+    """A login whose process died after PostgreSQL: the older session stays cached until the next sync, not longer."""
     user_id = await stores.accounts.add("crasher", "password")
     older = await stores.sessions.start(user_id)
     await stores.sessions.sync()
     await stores.database.fetch(load_sql("upsert_session"), user_id, b"x" * 32, 1800)
-    assert (await stores.usage.admit(older)).admitted
+    assert not await agreeing(stores, redis, user_id)
     assert (await stores.sessions.sync()).published == 1
+    assert await agreeing(stores, redis, user_id)
     assert (await stores.usage.admit(older)).reason == "session_replaced"
 
 

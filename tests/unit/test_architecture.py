@@ -21,8 +21,8 @@ Sources = dict[str, str]
 
 LAYERS: tuple[set[str], ...] = (
     {"errors", "limits", "records", "settings"},
-    {"tables", "database", "link", "store", "passwords", "tokens"},
-    {"sessions", "usage"},
+    {"tables", "database", "link", "lua", "store", "passwords", "tokens"},
+    {"outage", "sessions", "usage", "watch"},
     {"accounts"},
     {"connections"},
 )

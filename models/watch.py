@@ -1,0 +1,96 @@
+"""Whether Redis is there, and whether what it holds may be believed.
+
+A Redis that comes back may be an older copy of itself: a file from before a logout, a replica that lagged. So after
+each new connection its sessions are checked against PostgreSQL first, until the worker has published everything that
+changed to that very server, in a sync that began after the connection was made: its heartbeat. The limits and counts
+are used all the while.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from models.errors import RedisRefused, ReplyLost, StoreUnavailable
+from models.outage import LocalGate
+from models.store import Store
+
+log = logging.getLogger("gatehouse.redis")
+
+PROBE_S = 0.1
+REFUSED_S = 1.0
+WARN_EVERY_S = 10.0
+
+
+class Watch:
+    """Follows one process's connection to Redis.
+
+    `trusted` is the connection whose sessions may be believed; compare it with `Store.generation`.
+    """
+
+    def __init__(self, store: Store, local: LocalGate) -> None:
+        self.trusted = 0
+        self._store = store
+        self._local = local
+        self._poked = asyncio.Event()
+        self._poked.set()
+        self._task = asyncio.create_task(self._follow())
+
+    async def close(self) -> None:
+        """Stop following."""
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    def poke(self) -> None:
+        """Something is not as it was: find out what. Cheap to call again."""
+        self._poked.set()
+
+    def lose(self) -> None:
+        """Redis did not answer: nobody waits for it again before it has answered here."""
+        if not self._store.away:
+            log.warning("Redis is away: sessions are checked in PostgreSQL, limits are kept by each process")
+        self._store.away = True
+        self.poke()
+
+    async def _follow(self) -> None:
+        while True:
+            await self._poked.wait()
+            self._poked.clear()
+            while self.trusted != self._store.generation or self._store.away or self._local.has_uncounted:
+                try:
+                    await self._settle()
+                except RedisRefused:
+                    await asyncio.sleep(REFUSED_S)
+                except StoreUnavailable:
+                    self.lose()
+                    await asyncio.sleep(PROBE_S)
+
+    async def _settle(self) -> None:
+        """See Redis back, bring it the counts of the outage, and wait for a heartbeat from after the connection."""
+        run_id, connected_at_us = await self._store.identity()
+        generation, first = self._store.generation, self.trusted == 0
+        if self._store.away:
+            self._store.away = False
+            log.warning("Redis is back")
+        await self._count_late()
+        waited_s = 0.0
+        while self._store.generation == generation != self.trusted:
+            state = await self._store.sync_state()
+            # At the start of a process an empty Redis, or one that was synced since it started, is no older copy.
+            if first if state is None else state.run_id == run_id and (first or state.beat_us > connected_at_us):
+                self.trusted = generation
+                return
+            if waited_s % WARN_EVERY_S < PROBE_S:
+                log.warning("sessions are checked in PostgreSQL until a worker has published them to this Redis")
+            await asyncio.sleep(PROBE_S)
+            waited_s += PROBE_S
+
+    async def _count_late(self) -> None:
+        for bucket, rows in self._local.take_uncounted().items():
+            try:
+                await self._store.add_calls(bucket, rows)
+            except ReplyLost:
+                raise  # they may have been added: twice is worse than never
+            except StoreUnavailable:
+                self._local.put_back(rows)
+                raise

@@ -1,0 +1,180 @@
+"""Redis away, hung, full, or back as an older copy: valid tokens go on, revoked ones stay out, counts arrive."""
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from models import outage
+from models.connections import Stores, open_stores
+from models.devservers import ValkeyServer
+from models.errors import StoreUnavailable
+from models.limits import RateLimit, parse_limits
+from models.outage import LocalGate
+from models.settings import Settings
+from models.tokens import Claims
+from tests.conftest import empty
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
+    """A server that a test may stop, with a file that survives it."""
+    for parent in [tmp_path, *tmp_path.parents][:-2]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    with ValkeyServer(tmp_path / "valkey", durable=True) as server:
+        yield server
+
+
+@pytest.fixture
+async def service(settings: Settings, valkey: ValkeyServer) -> AsyncIterator[Stores]:
+    """A process of the service on that server, trusting it."""
+    own = replace(settings, redis_url=valkey.url, rate_limits=parse_limits("1000/1s"))
+    async with open_stores(own) as stores:
+        await empty(stores)
+        await stores.usage.restore()
+        await until(lambda: stores.usage.trusts_redis)
+        yield stores
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def signed_in(stores: Stores, name: str = "ada") -> tuple[int, str]:
+    user_id = await stores.accounts.add(name, "password")
+    return user_id, await stores.sessions.start(user_id)
+
+
+async def test_redis_killed_calls_go_on_and_are_counted_when_it_is_back(service: Stores, valkey: ValkeyServer) -> None:
+    user_id, token = await signed_in(service)
+    assert (await service.usage.admit(token)).admitted
+    valkey.stop()
+    answers = [await service.usage.admit(token) for _ in range(20)]
+    assert all(answer.admitted for answer in answers)
+    assert (await service.usage.admit(token[:-4] + "AAAA")).reason == "malformed_token"
+    valkey.start()
+    await until(lambda: not service.store.away)
+    async with asyncio.timeout(10):
+        while (calls := dict(await service.usage.top()).get(user_id, 0)) < 20:
+            await asyncio.sleep(0.05)
+    assert 20 <= calls <= 21  # the first call of the outage may have lost its reply, and is then never counted twice
+
+
+async def test_redis_hung_answers_come_in_time_and_the_breaker_opens(service: Stores, valkey: ValkeyServer) -> None:
+    _, token = await signed_in(service)
+    assert (await service.usage.admit(token)).admitted
+    assert valkey.pid is not None
+    os.kill(valkey.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(3):
+            assert all(a.admitted for a in await asyncio.gather(*(service.usage.admit(token) for _ in range(20))))
+        assert service.store.away
+        started_at = time.monotonic()
+        for _ in range(20):
+            assert (await service.usage.admit(token)).admitted
+        assert time.monotonic() - started_at < 20 * 0.5, "nobody waits for a server that is known to hang"
+    finally:
+        os.kill(valkey.pid, signal.SIGCONT)
+    await until(lambda: not service.store.away)
+
+
+async def test_the_limit_holds_in_each_process_meanwhile(service: Stores, valkey: ValkeyServer) -> None:
+    _, token = await signed_in(service)
+    async with open_stores(replace(service.settings, rate_limits=parse_limits("3/60s"))) as limited:
+        await until(lambda: limited.usage.trusts_redis)
+        valkey.stop()
+        answers = [await limited.usage.admit(token) for _ in range(10)]
+    assert sum(answer.admitted for answer in answers) == 3
+    assert answers[-1].remaining == [0]
+    assert 59_000_000 < answers[-1].wait_us <= 60_000_000
+
+
+async def test_a_full_redis_refuses_no_valid_token(service: Stores) -> None:
+    user_id, token = await signed_in(service)
+    assert (await service.usage.admit(token)).admitted
+    async with Redis.from_url(service.settings.redis_url) as redis:
+        await redis.config_set("maxmemory", 1)
+        assert all([(await service.usage.admit(token)).admitted for _ in range(5)])
+        await redis.config_set("maxmemory", 0)
+    async with asyncio.timeout(10):
+        while dict(await service.usage.top())[user_id] < 6:
+            await asyncio.sleep(0.05)
+    assert dict(await service.usage.top())[user_id] == 6
+
+
+@pytest.mark.parametrize("trusting", [False, True], ids=["distrusted until a heartbeat", "planted: believed at once"])
+async def test_an_older_copy_of_redis_revives_nobody(
+    service: Stores, valkey: ValkeyServer, trusting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis restarts from a file that was written before a logout."""
+    _, token = await signed_in(service)
+    assert (await service.usage.admit(token)).admitted
+    await service.sessions.sync()
+    async with Redis.from_url(service.settings.redis_url) as redis:
+        await redis.wait_aof(1, 0, 2_000) if hasattr(redis, "wait_aof") else await redis.execute_command(
+            "WAITAOF", 1, 0, 2_000
+        )
+    older = valkey.folder.parent / "older"
+    shutil.copytree(valkey.folder, older, ignore=shutil.ignore_patterns("*.sock", "*.lock", "lock"))
+    claims = service.sessions.read_token(token)
+    assert isinstance(claims, Claims)
+    assert await service.accounts.log_out(claims) is None
+    assert (await service.usage.admit(token)).reason == "session_revoked"
+    valkey.stop()
+    for kept in older.rglob("*"):
+        if kept.is_file():
+            shutil.copyfile(kept, valkey.folder / kept.relative_to(older))
+    valkey.start()
+    if trusting:
+        monkeypatch.setattr(type(service.usage), "trusts_redis", property(lambda _: True))
+    answers = [await service.usage.admit(token) for _ in range(20)]
+    if trusting:
+        assert any(answer.admitted for answer in answers), "the older copy must hold the session, or this shows nothing"
+        return
+    assert {answer.reason for answer in answers} == {"session_revoked"}
+    await until(lambda: not service.store.away)
+    assert not service.usage.trusts_redis
+    await service.sessions.sync()
+    await until(lambda: service.usage.trusts_redis)
+    assert (await service.usage.admit(token)).reason == "session_revoked"
+
+
+async def test_redis_and_postgresql_away_is_neither_a_yes_nor_a_no(settings: Settings) -> None:
+    nowhere = replace(settings, redis_url="redis://127.0.0.1:1/0", database_url="postgres://x@127.0.0.1:1/x")
+    async with open_stores(settings) as there:
+        await empty(there)
+        _, token = await signed_in(there)
+    async with open_stores(nowhere) as stores:
+        with pytest.raises(StoreUnavailable):
+            await stores.usage.admit(token)
+
+
+async def test_postgresql_away_leaves_cached_sessions_alone(settings: Settings) -> None:
+    async with open_stores(settings) as there:
+        await empty(there)
+        _, token = await signed_in(there)
+        await there.sessions.sync()
+    async with open_stores(replace(settings, database_url="postgres://x@127.0.0.1:1/x")) as stores:
+        await until(lambda: stores.usage.trusts_redis)
+        assert (await stores.usage.admit(token)).admitted
+        with pytest.raises(StoreUnavailable):
+            await stores.accounts.log_in("ada", "password")
+
+
+def test_the_memory_of_an_outage_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outage, "MAX_USERS", 3)
+    gate = LocalGate((RateLimit("default", 1, 60),))
+    for user_id in range(10):
+        gate.admit(user_id, 1, count=True)
+    assert sum(len(rows) for rows in gate.take_uncounted().values()) == 3
+    assert gate.admit(0, 2, count=True).outcome == 1, "the longest silent were forgotten"
+    assert gate.admit(9, 2, count=True).outcome == 0
