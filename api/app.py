@@ -22,6 +22,8 @@ App = Sanic[Config, SimpleNamespace]
 
 MAX_BODY_BYTES = 16 * 1024
 SHUTDOWN_GRACE_S = 3.0
+REQUEST_TIMEOUT_S = 30
+"""For a head to arrive, and then for the body and the answer: `PING_DELAY_MS` has to fit."""
 
 
 def create_app() -> App:
@@ -40,6 +42,7 @@ def build_app(settings: Settings) -> App:
     """The application with given settings; each has its own stores, opened when its server starts."""
     app: App = Sanic("gatehouse", error_handler=Errors(), request_class=_Request, configure_logging=False)
     app.config.REQUEST_MAX_SIZE = MAX_BODY_BYTES
+    app.config.REQUEST_TIMEOUT = app.config.RESPONSE_TIMEOUT = REQUEST_TIMEOUT_S
     app.config.GRACEFUL_SHUTDOWN_TIMEOUT = SHUTDOWN_GRACE_S
     app.config.MOTD = False
     app.config.ACCESS_LOG = False

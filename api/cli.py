@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from models.connections import open_stores
 from models.database import migrate
-from models.errors import ServiceError, SettingsError
+from models.errors import InvalidInput, ServiceError, SettingsError
 from models.settings import Settings
 
 
@@ -61,6 +61,8 @@ async def add_user(arguments: argparse.Namespace, settings: Settings) -> int:
             return 0
         if arguments.password_stdin:
             password = sys.stdin.readline().rstrip("\r\n")
+        elif not sys.stdin.isatty():
+            raise InvalidInput("There is no terminal to ask for the password: pipe it in with --password-stdin")
         else:
             password = getpass.getpass(f"Password for {arguments.username}: ")
         user_id = await stores.accounts.add(arguments.username, password)

@@ -23,6 +23,7 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.RedisAway: 503,
     errors.ReplyLost: 503,
     errors.RedisRefused: 503,
+    errors.RedisBusy: 503,
 }
 
 # What the framework itself refuses, in our words: its own name files, routes and limits.
@@ -66,6 +67,8 @@ class Errors(ErrorHandler):
             error, code = _REFUSALS[exception.status_code]
             given = {name.lower(): str(value) for name, value in (exception.headers or {}).items()}
             headers = {name.title(): given[name] for name in _FORWARDED_HEADERS if name in given}
+            if exception.status_code == 503:
+                headers.setdefault("Retry-After", "1")
             return problem(exception.status_code, error, code, headers)
         log.error("unexpected error on %s %s", request.method, request.path, exc_info=exception)
         return problem(500, "Something went wrong here; the log has more", "internal_error")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from models.accounts import Accounts
 from models.database import Database
-from models.errors import StoreUnavailable
 from models.passwords import Passwords
 from models.sessions import Sessions
 from models.settings import Settings
@@ -31,7 +30,7 @@ class Stores:
         """The stores that do not answer, by name."""
         names = {"PostgreSQL": self.database.ping(), "Redis": self.store.ping()}
         answers = await asyncio.gather(*names.values(), return_exceptions=True)
-        return [name for name, answer in zip(names, answers, strict=True) if isinstance(answer, StoreUnavailable)]
+        return [name for name, answer in zip(names, answers, strict=True) if isinstance(answer, Exception)]
 
 
 @asynccontextmanager

@@ -38,6 +38,8 @@ _AWAY = (
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.LockNotAvailableError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
 )
 
 TORTOISE_APPS = {"gatehouse": {"models": ["models.tables"], "migrations": "models.migrations"}}
@@ -75,6 +77,24 @@ def _tortoise_config(database_url: str) -> dict[str, Any]:
     return {"connections": {"default": connection}, "apps": TORTOISE_APPS}
 
 
+class _Pool(asyncpg.Pool):  # type: ignore[misc]
+    """A pool whose acquiring, and so the releasing too, has a deadline.
+
+    Tortoise gives none, and a connection that is released after a cancelled query waits for a hung server without one.
+    """
+
+    __slots__ = ()
+
+    def acquire(self, *, timeout: float | None = None) -> Any:
+        return super().acquire(timeout=timeout or QUERY_DEADLINE_S)
+
+
+async def _create_pool(**settings: Any) -> asyncpg.Pool:
+    return await _Pool(
+        None, max_queries=50_000, max_inactive_connection_lifetime=300.0, record_class=asyncpg.Record, **settings
+    )
+
+
 class Database:
     """A pool of connections, and the ORM on top of it."""
 
@@ -92,6 +112,7 @@ class Database:
         orm = TortoiseContext()
         with orm:
             await orm.init(config=_tortoise_config(database_url))
+        orm.db().create_pool = _create_pool  # type: ignore[attr-defined]
         return cls(orm)
 
     async def close(self) -> None:

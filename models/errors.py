@@ -64,6 +64,14 @@ class RedisRefused(RedisAway):
     """Redis cannot take writes now; try again shortly. It is a replica, or its memory is full."""
 
 
+class RedisBusy(StoreUnavailable):
+    """Too many calls wait for Redis; try again shortly."""
+
+
+class RedisFault(Exception):
+    """Redis found a fault in what we asked: never an outage."""
+
+
 class UnknownUser(ServiceError):
     """There is no such user."""
 

@@ -7,6 +7,7 @@ next reply, whether its caller still waits or not: a cancelled call keeps its pl
 """
 
 import asyncio
+import logging
 import ssl
 from collections import deque
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import Any, cast
 import hiredis
 from redis.asyncio.connection import SSLConnection, parse_url
 
-from models.errors import RedisAway, ReplyLost
+from models.errors import RedisAway, RedisBusy, ReplyLost
 
 MAX_WAITING = 10_000
 """Calls that wait for a reply; more are refused, so that memory is bounded when Redis is slow."""
@@ -25,6 +26,10 @@ BATCH = 16
 then this process idles while Redis works, and a third of both goes unused."""
 
 LOOKS_A_DEADLINE = 4
+
+log = logging.getLogger("gatehouse.redis")
+
+_ELSEWHERE = ("READONLY", "MASTERDOWN", "LOADING")
 
 
 def pack(*words: str | bytes | int) -> bytes:
@@ -55,7 +60,7 @@ class Link:
         """Send one packed command and return its reply; an error reply is returned too, as `hiredis.ReplyError`.
 
         Raises:
-            RedisAway: no connection, or too many calls wait already; the command did not run.
+            RedisAway, RedisBusy: no connection, or too many calls wait already; the command did not run.
             ReplyLost: no reply, or not in time; whether the command ran is not known.
         """
         connection = self._connection
@@ -92,7 +97,8 @@ class Link:
                 await loop.create_connection(lambda: connection, *address, ssl=_tls(options))
                 for command in (*self._introduction(), *self._greeting):
                     if isinstance(answer := await connection.send(command), hiredis.ReplyError):
-                        raise RedisAway(f"Redis refused the connection: {answer}")
+                        log.error("Redis refuses the connection: %s", answer)
+                        raise RedisAway()
         except (OSError, TimeoutError) as error:
             connection.drop()
             raise RedisAway() from error
@@ -122,13 +128,13 @@ class _Connection(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._outgoing: list[bytes] = []
-        self._oldest: asyncio.Future[Any] | None = None
-        self._looks = 0
+        self._sent = self._answered = 0
+        self._sent_by_look: deque[int] = deque(maxlen=LOOKS_A_DEADLINE + 1)
 
     def send(self, command: bytes) -> asyncio.Future[Any]:
         """The future reply to a packed command."""
         if len(self._waiting) >= MAX_WAITING:
-            raise RedisAway("Too many calls wait for Redis; try again shortly")
+            raise RedisBusy()
         reply: asyncio.Future[Any] = self._loop.create_future()
         if self.lost:
             reply.set_exception(RedisAway())
@@ -138,6 +144,7 @@ class _Connection(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         outgoing.append(command)
         self._waiting.append(reply)
+        self._sent += 1
         if len(outgoing) >= BATCH:
             self._flush()
         return reply
@@ -158,23 +165,23 @@ class _Connection(asyncio.Protocol):
             self._transport.write(b"".join(outgoing))
 
     def _look(self) -> None:
-        """End the connection when the oldest call was the oldest at all looks of a deadline.
+        """End the connection when something that was sent a deadline ago has no reply.
 
         Looks are counted and the clock is not read: a process that was itself held up has looked once, and reads what
         has arrived meanwhile before it looks again.
         """
         if self.lost:
             return
-        oldest = self._waiting[0] if self._waiting else None
-        self._looks = self._looks + 1 if oldest is self._oldest and oldest is not None else 0
-        self._oldest = oldest
-        if self._looks > LOOKS_A_DEADLINE:
+        self._sent_by_look.append(self._sent)
+        if len(self._sent_by_look) > LOOKS_A_DEADLINE and self._answered < self._sent_by_look[0]:
             self.drop()
         else:
             self._loop.call_later(self._look_every_s, self._look)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if self.lost:
+            self._transport.abort()
         self._look()
 
     def data_received(self, data: bytes) -> None:
@@ -185,8 +192,12 @@ class _Connection(asyncio.Protocol):
             self._reader.feed(data)
             while (reply := gets()) is not False:
                 call = waiting.popleft()
+                self._answered += 1
                 if not call.done():
                     call.set_result(reply)
+                if type(reply) is hiredis.ReplyError and str(reply).startswith(_ELSEWHERE):
+                    self.drop()  # a server that gave up its role may keep us; its address leads to another by now
+                    return
         except (hiredis.ProtocolError, IndexError):
             self.drop()  # a reply that nobody asked for: the order is lost, and with it whose reply is whose
 

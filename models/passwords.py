@@ -72,9 +72,15 @@ class Passwords:
             Overloaded: too many are waiting.
         """
         if stored is None:
-            await self._off_loop(lambda: _verify(password, self._dummy_hash))
-            return False, None
-        return await self._off_loop(lambda: _verify(password, stored))
+            stored = "unknown"
+        return await self._off_loop(lambda: self._verify(password, stored))
+
+    def _verify(self, password: str, stored: str) -> tuple[bool, str | None]:
+        answer = _verify(password, stored) if _affordable(stored) else None
+        if answer is None:
+            # Nobody, a damaged hash or a planted one: the work is done all the same.
+            _verify(password, self._dummy_hash)
+        return answer or (False, None)
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         if self._pending >= self._most_pending:
@@ -99,9 +105,8 @@ def _step_back() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HASHING_NICENESS)
 
 
-def _verify(password: str, stored: str) -> tuple[bool, str | None]:
-    if not _affordable(stored):
-        return False, None
+def _verify(password: str, stored: str) -> tuple[bool, str | None] | None:
+    """Whether it is the password, and a better hash; None for a hash that cannot be read."""
     try:
         if not stored.startswith("$2"):
             valid, better = _CONTEXT.verify_and_update(_normal(password), stored)
@@ -112,7 +117,7 @@ def _verify(password: str, stored: str) -> tuple[bool, str | None]:
         valid, better = _CONTEXT.verify_and_update(password if fits else "too long", stored)
         return (True, better) if valid and fits else (False, None)
     except ValueError:
-        return False, None  # a damaged hash is nobody's password
+        return None
 
 
 def _affordable(stored: str) -> bool:

@@ -161,6 +161,8 @@ def _database_url(text: str) -> str:
     if not url.path.strip("/"):
         raise ValueError("no database name")
     unknown = {item.partition("=")[0] for item in url.query.split("&") if item} - {"sslmode", "host"}
+    if "sslmode=" in url.query and not re.search(rf"sslmode=({'|'.join(_SSL_MODES)})(&|$)", url.query):
+        raise ValueError(f"sslmode is none of {', '.join(_SSL_MODES)}")
     if unknown:
         raise ValueError("of the parameters only sslmode and host are supported")
     if not url.hostname and "host=" not in url.query:
@@ -168,6 +170,7 @@ def _database_url(text: str) -> str:
     return text
 
 
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _DATABASE_TAKES = "postgres://user:password@host:port/database"
 _REDIS_TAKES = "redis://[user:password@]host:port/database"
 _KEYS_TAKE = (
@@ -180,7 +183,7 @@ _OPTIONAL: dict[str, tuple[Callable[[str], Any], str]] = {
     "port": (_whole(1, 65_535), "a port, 1 to 65535"),
     "session_ttl_s": (_whole(1, 31_536_000), "seconds, 1 to 31536000"),
     "rate_limits": (parse_limits, "limits like 1/5s or 1/5s, 100/1h"),
-    "ping_delay_ms": (_whole(0, 60_000), "milliseconds, 0 to 60000"),
+    "ping_delay_ms": (_whole(0, 20_000), "milliseconds, 0 to 20000"),
     "password_min_length": (_whole(1, 128), "characters, 1 to 128"),
     "signup": (_switch, "on or off"),
     "sync_interval_s": _INTERVAL,

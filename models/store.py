@@ -22,16 +22,15 @@ lower user id; `/top` is then exact by reading ten of each bucket.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from typing import Any, cast
 
 import msgspec
 from hiredis import ReplyError
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError
 
-from models.errors import RedisAway, RedisRefused
+from models.errors import RedisAway
 from models.limits import RateLimit
 from models.link import Link, pack
 from models.lua import (
@@ -46,6 +45,7 @@ from models.lua import (
     Script,
 )
 from models.records import SUPERSEDED, Entry, SyncState, Verdict
+from models.replies import checked, wrapping_errors
 from models.tokens import Claims
 
 BUCKETS = 64
@@ -73,16 +73,6 @@ def member_of(user_id: int) -> str:
     return f"{user_id:012d}"
 
 
-@contextmanager
-def _wrapping_errors() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        if isinstance(error, ResponseError) and "user_script" in str(error):
-            raise  # a fault in a script of ours is not an outage
-        raise RedisAway() from error
-
-
 class Store:
     """Redis as Gatehouse uses it.
 
@@ -100,7 +90,7 @@ class Store:
         await self._redis.aclose()
 
     async def ping(self) -> None:
-        with _wrapping_errors():
+        with wrapping_errors():
             await self._redis.ping()
 
     # The gate
@@ -154,9 +144,7 @@ class Store:
         if str(refusal).startswith("NOSCRIPT"):
             await self._link.call(script.load)
             refusal = await self._link.call(command)
-        if isinstance(refusal, ReplyError):
-            raise RedisRefused() from refusal
-        return refusal
+        return checked(refusal)
 
     # Sessions
 
@@ -172,14 +160,14 @@ class Store:
         return sum(await self._run_many(PUBLISH, calls))
 
     async def sync_state(self) -> SyncState | None:
-        with _wrapping_errors():
+        with wrapping_errors():
             found = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall("gate:sync"))
         if not found:
             return None
         return SyncState(found[b"run_id"].decode(), int(found[b"watermark_us"]), int(found.get(b"beat_us", 0)))
 
     async def save_sync_state(self, state: SyncState) -> None:
-        with _wrapping_errors():
+        with wrapping_errors():
             await cast(Awaitable[int], self._redis.hset("gate:sync", mapping=msgspec.structs.asdict(state)))
 
     async def identity(self) -> tuple[str, int]:
@@ -207,18 +195,14 @@ class Store:
 
     async def _ask(self, commands: Sequence[bytes]) -> list[Any]:
         """The replies to commands that are sent together."""
-        replies = await asyncio.gather(*(self._link.call(command) for command in commands))
-        for reply in replies:
-            if isinstance(reply, ReplyError):
-                raise RedisRefused() from reply
-        return replies
+        return [checked(reply) for reply in await asyncio.gather(*(self._link.call(command) for command in commands))]
 
     async def buckets_not_ready(self) -> list[int]:
         """The buckets whose counters are not whole."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for bucket in range(BUCKETS):
                 pipe.exists(bucket_key(bucket, "ready"))
-            with _wrapping_errors():
+            with wrapping_errors():
                 replies = await pipe.execute()
         return [bucket for bucket, there in enumerate(replies) if not there]
 
@@ -231,7 +215,7 @@ class Store:
         """The drained users' totals as (user id, calls), about `chunk` at a time, ascending inside each chunk."""
         cursor: int = 0
         while True:
-            with _wrapping_errors():
+            with wrapping_errors():
                 cursor, found = await self._redis.sscan(bucket_key(bucket, "draining"), cursor, count=chunk)
                 user_ids = sorted({int(member) for member in found})
                 members = [member_of(user_id) for user_id in user_ids]
@@ -240,10 +224,15 @@ class Store:
             if cursor == 0:
                 return
 
-    async def sketch(self, bucket: int) -> bytes:
-        """A bucket's HyperLogLog as Redis's own bytes; empty when nobody called."""
-        with _wrapping_errors():
-            return await self._redis.get(bucket_key(bucket, "callers")) or b""
+    async def sketch(self, bucket: int, nonce: str) -> bytes | None:
+        """A bucket's HyperLogLog as Redis's own bytes, empty when nobody called; None when `nonce` drains no more.
+
+        Asked in this order, the second answer vouches for the first: a Redis that was emptied forgot the nonce with it.
+        """
+        sketch, drainer = await self._ask(
+            [pack("GET", bucket_key(bucket, "callers")), pack("GET", bucket_key(bucket, "drainer"))]
+        )
+        return (sketch or b"") if drainer == nonce.encode() else None
 
     async def finish_drain(self, bucket: int, nonce: str) -> bool:
         """Forget the drained users; False when another snapshot drains by now."""
@@ -278,7 +267,7 @@ class Store:
         """Run a script once for each (keys, args), in one pipeline."""
         if not calls:
             return []
-        with _wrapping_errors():
+        with wrapping_errors():
             try:
                 return await self._pipeline(script, calls)
             except NoScriptError:

@@ -8,7 +8,7 @@ from functools import lru_cache
 import msgspec
 
 from models.database import Database, load_sql
-from models.errors import RedisAway, RedisRefused, ReplyLost, StoreUnavailable
+from models.errors import RedisAway, RedisRefused, ReplyLost
 from models.limits import RateLimit
 from models.outage import LocalGate
 from models.records import ADMITTED, MISSING, SUPERSEDED, Verdict
@@ -20,7 +20,7 @@ from models.watch import Watch
 TOP_COUNT = 10
 CHUNK = 128
 
-FALLBACK_TRIES = 4
+FALLBACK_TRIES = 3
 
 KNOWN_TOKENS = 16_384
 """Tokens whose signature was checked lately, at about a kilobyte each."""
@@ -152,7 +152,7 @@ class Usage:
             reason = await self._sessions.fall_back(call.claims)
             if reason is not None:
                 return Admission(reason)
-        raise StoreUnavailable("Redis forgets what it is told; try again shortly")
+        raise RedisRefused("Redis forgets what it is told; try again shortly")
 
     async def _admit_distrusting(self, call: _Call) -> Admission:
         """PostgreSQL first, because what Redis holds may be older than what it was told: see `models.watch`."""
@@ -206,7 +206,9 @@ class Usage:
             async for rows in self._store.drained_totals(bucket, CHUNK):
                 await connection.execute(_UPSERT_TOTALS, [uid for uid, _ in rows], [calls for _, calls in rows])
                 users += len(rows)
-            await connection.execute(_UPSERT_SKETCH, bucket, await self._store.sketch(bucket))
+            # Totals only ever grow, but a sketch replaces the one before: never by that of a Redis emptied meanwhile.
+            if sketch := await self._store.sketch(bucket, nonce):
+                await connection.execute(_UPSERT_SKETCH, bucket, sketch)
         # After the commit: a crash between the two repeats the drain, and absolute values make that harmless.
         await self._store.finish_drain(bucket, nonce)
         return users

@@ -10,14 +10,13 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from models.errors import RedisRefused, ReplyLost, StoreUnavailable
+from models.errors import RedisAway, RedisRefused, ReplyLost
 from models.outage import LocalGate
 from models.store import Store
 
 log = logging.getLogger("gatehouse.redis")
 
 PROBE_S = 0.1
-REFUSED_S = 1.0
 WARN_EVERY_S = 10.0
 
 
@@ -59,11 +58,13 @@ class Watch:
             while self.trusted != self._store.generation or self._store.away or self._local.has_uncounted:
                 try:
                     await self._settle()
-                except RedisRefused:
-                    await asyncio.sleep(REFUSED_S)
-                except StoreUnavailable:
-                    self.lose()
+                except RedisAway as error:
+                    if not isinstance(error, RedisRefused):
+                        self.lose()
                     await asyncio.sleep(PROBE_S)
+                except Exception:
+                    log.exception("Redis cannot be judged; sessions are checked in PostgreSQL")
+                    await asyncio.sleep(WARN_EVERY_S)
 
     async def _settle(self) -> None:
         """See Redis back, bring it the counts of the outage, and wait for a heartbeat from after the connection."""
@@ -76,14 +77,18 @@ class Watch:
         waited_s = 0.0
         while self._store.generation == generation != self.trusted:
             state = await self._store.sync_state()
-            # At the start of a process an empty Redis, or one that was synced since it started, is no older copy.
-            if first if state is None else state.run_id == run_id and (first or state.beat_us > connected_at_us):
+            if state is None:
+                believable = first  # an empty Redis at the start of a process is no older copy
+            else:
+                believable = state.run_id == run_id and (first or state.beat_us > connected_at_us)
+            if believable:
                 self.trusted = generation
                 return
             if waited_s % WARN_EVERY_S < PROBE_S:
                 log.warning("sessions are checked in PostgreSQL until a worker has published them to this Redis")
             await asyncio.sleep(PROBE_S)
             waited_s += PROBE_S
+            await self._count_late()
 
     async def _count_late(self) -> None:
         for bucket, rows in self._local.take_uncounted().items():
@@ -91,6 +96,6 @@ class Watch:
                 await self._store.add_calls(bucket, rows)
             except ReplyLost:
                 raise  # they may have been added: twice is worse than never
-            except StoreUnavailable:
+            except RedisAway:
                 self._local.put_back(rows)
                 raise

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import Any
 
 from models.connections import Stores
@@ -11,47 +11,56 @@ from models.errors import ServiceError
 
 log = logging.getLogger("gatehouse.worker")
 
+Job = Callable[[dict[str, Any]], Awaitable[None]]
 
-async def sync_sessions(ctx: dict[str, Any]) -> None:
+
+def job(work: Callable[[Stores], Awaitable[str]]) -> Job:
+    """A job for arq from one that returns what it did: logged with its time, and once at a time in this process.
+
+    A tick that comes while the last one's run still works is passed over: the queue would start the job again at each,
+    and ten slow ones would leave no room for the others. A run that failed is not repeated: the next tick tries again.
+    """
+    name, running = work.__name__, False
+
+    @wraps(work)
+    async def run(ctx: dict[str, Any]) -> None:
+        nonlocal running
+        if running:
+            return
+        running, started_at = True, time.perf_counter()
+        try:
+            did, level = await work(ctx["stores"]), logging.INFO
+        except ServiceError as error:
+            did, level = f"failed: {error}", logging.WARNING
+        finally:
+            running = False
+        log.log(level, "%s %s in %d ms", name, did, (time.perf_counter() - started_at) * 1000)
+
+    return run
+
+
+@job
+async def sync_sessions(stores: Stores) -> str:
     """Publish the sessions that changed in PostgreSQL."""
-    stores: Stores = ctx["stores"]
-    with _logged("sync_sessions") as line:
-        synced = await stores.sessions.sync()
-        line.append(f"rows={synced.rows} published={synced.published} full={synced.full}")
+    synced = await stores.sessions.sync()
+    return f"rows={synced.rows} published={synced.published} full={synced.full}"
 
 
-async def expire_sessions(ctx: dict[str, Any]) -> None:
+@job
+async def expire_sessions(stores: Stores) -> str:
     """Delete the rows of expired sessions."""
-    stores: Stores = ctx["stores"]
-    with _logged("expire_sessions") as line:
-        line.append(f"deleted={await stores.sessions.expire()}")
+    return f"deleted={await stores.sessions.expire()}"
 
 
-async def snapshot_usage(ctx: dict[str, Any]) -> None:
+@job
+async def snapshot_usage(stores: Stores) -> str:
     """Copy the counters into PostgreSQL."""
-    stores: Stores = ctx["stores"]
-    with _logged("snapshot_usage") as line:
-        snapshot = await stores.usage.snapshot()
-        line.append(f"buckets={snapshot.buckets} users={snapshot.users}")
+    snapshot = await stores.usage.snapshot()
+    return f"buckets={snapshot.buckets} users={snapshot.users}"
 
 
-async def restore_usage(ctx: dict[str, Any]) -> None:
+@job
+async def restore_usage(stores: Stores) -> str:
     """Give the buckets that lost their counters the stored ones back."""
-    stores: Stores = ctx["stores"]
-    with _logged("restore_usage") as line:
-        restored = await stores.usage.restore()
-        line.append(f"buckets={restored.buckets} users={restored.users}")
-
-
-@contextmanager
-def _logged(job: str) -> Iterator[list[str]]:
-    """One line for each run: what it did and how long it took, or what stopped it. The next run tries again."""
-    line: list[str] = []
-    started_at = time.perf_counter()
-    try:
-        yield line
-    except ServiceError as error:
-        line.append(f"failed: {error}")
-        log.warning("%s %s in %d ms", job, " ".join(line), (time.perf_counter() - started_at) * 1000)
-    else:
-        log.info("%s %s in %d ms", job, " ".join(line), (time.perf_counter() - started_at) * 1000)
+    restored = await stores.usage.restore()
+    return f"buckets={restored.buckets} users={restored.users}"

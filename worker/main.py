@@ -18,7 +18,9 @@ from arq.worker import Worker
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import BusyLoadingError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from models.connections import open_stores
 from models.errors import SettingsError
@@ -29,6 +31,21 @@ JOB_TIMEOUT_S = 300
 STOP_GRACE_S = 2
 HEALTH_INTERVAL_S = 10
 _QUEUE = "gatehouse:queue"
+
+log = logging.getLogger("gatehouse.worker")
+
+
+class StoppableWorker(Worker):
+    """A worker that stops in time also while its queue is away, for which it would otherwise wait to sign off."""
+
+    async def close(self) -> None:
+        try:
+            async with asyncio.timeout(STOP_GRACE_S):
+                await super().close()
+        except (TimeoutError, RedisConnectionError):
+            log.warning("stopped without signing off: the queue is away")
+            if self.on_shutdown:
+                await self.on_shutdown(self.ctx)
 
 
 def build_worker(settings: Settings) -> Worker:
@@ -41,7 +58,7 @@ def build_worker(settings: Settings) -> Worker:
     async def stop(ctx: dict[str, Any]) -> None:
         await stores.aclose()
 
-    return Worker(
+    return StoppableWorker(
         cron_jobs=[
             _every(settings.sync_interval_s, sync_sessions),
             _every(settings.expire_interval_s, expire_sessions),
@@ -71,14 +88,14 @@ def _every(interval_s: int, job: Any) -> CronJob:
     return cron(job, minute=set(range(0, 60, interval_s // 60)), second=0)
 
 
-def _queue_pool(settings: Settings) -> ArqRedis:
+def _queue_pool(settings: Settings, tries: int = 90) -> ArqRedis:
     """The queue's connections: with deadlines, which arq's own pool lacks, and patience while Redis restarts."""
     pool: ConnectionPool = ConnectionPool.from_url(
         settings.queue_redis_url,
         socket_timeout=5,
         socket_connect_timeout=2,
-        retry=Retry(ExponentialBackoff(cap=1, base=0.05), 90),
-        retry_on_error=[RedisError, OSError, TimeoutError],
+        retry=Retry(ExponentialBackoff(cap=1, base=0.05), tries),
+        retry_on_error=[BusyLoadingError, RedisConnectionError, RedisTimeoutError, OSError],
     )
     return ArqRedis(
         pool,
@@ -94,12 +111,15 @@ def _health_key() -> str:
 
 
 async def _check(settings: Settings) -> int:
-    pool = _queue_pool(settings)
+    pool = _queue_pool(settings, tries=1)
     try:
         health = await pool.get(_health_key())
+        said = f"a worker of this host is alive: {health.decode()}" if health else "no worker of this host is alive"
+    except (RedisConnectionError, RedisTimeoutError):
+        health, said = None, "the queue's Redis is away"
     finally:
         await pool.aclose()
-    print(health.decode() if health else "no worker has reported from this host lately")  # noqa: T201
+    print(said)  # noqa: T201
     return 0 if health else 1
 
 

@@ -18,6 +18,8 @@ local now_us = time[1] * 1000000 + time[2]
 -- Times of the admitted calls, oldest first, 8 bytes each: read and written as one value, whatever the number of limits.
 local times = redis.call('GET', KEYS[2]) or ''
 local length = #times / 8
+-- A clock that was set back must not make times fall: it stands still until it has caught up.
+if length > 0 then now_us = math.max(now_us, (struct.unpack('>I8', times, length * 8 - 7))) end
 local reply, allowed, keep_from, longest_us = {1}, true, length + 1, 0
 
 for i = 5, #ARGV, 2 do

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import cast
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from models import usage
 from models.connections import Stores
 from models.store import BUCKETS, Store, bucket_key, bucket_of
+from models.usage import Usage
 from tests.conftest import RawRedis
 
 USERS = 5
@@ -166,10 +168,40 @@ async def test_the_sketch_comes_back_with_the_totals(stores: Stores, tokens: dic
     for token in tokens.values():
         await call(stores, token)
     await stores.usage.snapshot()
-    sketches = [await stores.store.sketch(bucket) for bucket in range(BUCKETS)]
+    sketches = [await redis.strlen(bucket_key(bucket, "callers")) for bucket in range(BUCKETS)]
     await redis.flushall()
     assert await stores.usage.count_callers() == 0
     await stores.usage.restore()
     assert await stores.usage.count_callers() == USERS
     await stores.usage.count_callers()
-    assert [bool(sketch) for sketch in sketches] == [bool(await stores.store.sketch(b)) for b in range(BUCKETS)]
+    assert [await redis.strlen(bucket_key(bucket, "callers")) for bucket in range(BUCKETS)] == sketches
+
+
+async def test_a_redis_emptied_during_a_snapshot_does_not_take_the_stored_sketch(
+    stores: Stores, tokens: dict[int, str], redis: RawRedis
+) -> None:
+    for token in tokens.values():
+        await call(stores, token)
+    await stores.usage.snapshot()
+    for token in tokens.values():
+        await call(stores, token)
+    emptying = Usage(stores.database, cast(Store, _EmptiedStore(stores.store, redis)), stores.sessions, ())
+    await emptying.snapshot()
+    await emptying.close()
+    await whole(stores)
+    assert await stores.usage.count_callers() == USERS
+
+
+class _EmptiedStore:
+    """The real store, whose Redis loses everything once a snapshot has read the totals."""
+
+    def __init__(self, store: Store, redis: RawRedis) -> None:
+        self._store, self._redis = store, redis
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def drained_totals(self, bucket: int, chunk: int) -> AsyncIterator[list[tuple[int, int]]]:
+        async for rows in self._store.drained_totals(bucket, chunk):
+            yield rows
+        await self._redis.flushall()

@@ -12,7 +12,6 @@ import pytest
 
 from models.connections import Stores
 from models.database import load_sql
-from models.errors import StoreUnavailable
 from models.limits import parse_limits
 from models.records import Entry
 from models.sessions import Sessions
@@ -188,8 +187,8 @@ async def test_a_redis_that_is_emptied_during_the_fallback_refuses_nobody(stores
     assert (await unlucky.admit(token)).admitted
     losses = 1_000
     await redis.flushall()
-    with pytest.raises(StoreUnavailable):
-        await unlucky.admit(token)
+    assert (await unlucky.admit(token)).admitted, "this process judges alone what Redis cannot keep"
+    await unlucky.close()
 
 
 async def test_a_call_that_joins_a_read_which_began_before_its_login_is_not_refused(

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from models import outage
 from models.connections import Stores, open_stores
+from models.database import QUERY_DEADLINE_S
 from models.devservers import ValkeyServer
 from models.errors import StoreUnavailable
 from models.limits import RateLimit, parse_limits
@@ -148,6 +149,34 @@ async def test_an_older_copy_of_redis_revives_nobody(
     assert (await service.usage.admit(token)).reason == "session_revoked"
 
 
+async def test_a_full_redis_and_a_replica_let_users_log_in_and_out_of_postgresql(service: Stores) -> None:
+    """Writes are refused while reads work: an outage, not a fault."""
+    user_id = await service.accounts.add("ada", "password")
+    async with Redis.from_url(service.settings.redis_url) as redis:
+        for refuse, allow in ((("maxmemory", 1), ("maxmemory", 0)), (None, None)):
+            await (redis.config_set(*refuse) if refuse else redis.execute_command("REPLICAOF", "127.0.0.1", "1"))
+            token = await service.accounts.log_in("ada", "password")
+            assert (await service.usage.admit(token)).admitted
+            await (redis.config_set(*allow) if allow else redis.execute_command("REPLICAOF", "NO", "ONE"))
+    async with asyncio.timeout(10):
+        while dict(await service.usage.top()).get(user_id, 0) < 2:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_hung_postgresql_is_given_up_in_time(settings: Settings) -> None:
+    """Also by a query on a connection that was open: its release waits for the server too."""
+    async with open_stores(settings) as stores:
+        backend = (await stores.database.fetch("SELECT pg_backend_pid() AS pid"))[0]["pid"]
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(3 * QUERY_DEADLINE_S):
+                with pytest.raises(StoreUnavailable):
+                    await stores.database.fetch("SELECT 1")
+        finally:
+            os.kill(backend, signal.SIGCONT)
+        await stores.database.ping()
+
+
 async def test_redis_and_postgresql_away_is_neither_a_yes_nor_a_no(settings: Settings) -> None:
     nowhere = replace(settings, redis_url="redis://127.0.0.1:1/0", database_url="postgres://x@127.0.0.1:1/x")
     async with open_stores(settings) as there:
@@ -172,6 +201,7 @@ async def test_postgresql_away_leaves_cached_sessions_alone(settings: Settings) 
 
 def test_the_memory_of_an_outage_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outage, "MAX_USERS", 3)
+    monkeypatch.setattr(outage, "MAX_TIMES", 3)
     gate = LocalGate((RateLimit("default", 1, 60),))
     for user_id in range(10):
         gate.admit(user_id, 1, count=True)

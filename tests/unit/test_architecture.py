@@ -21,7 +21,7 @@ Sources = dict[str, str]
 
 LAYERS: tuple[set[str], ...] = (
     {"errors", "limits", "records", "settings"},
-    {"tables", "database", "link", "lua", "store", "passwords", "tokens"},
+    {"tables", "database", "link", "lua", "replies", "store", "passwords", "tokens"},
     {"outage", "sessions", "usage", "watch"},
     {"accounts"},
     {"connections"},
@@ -34,8 +34,8 @@ DEVELOPMENT_USERS = ("api/dev.py", "api/devprocfile.py", "models/devservers.py",
 DRIVERS: dict[str, tuple[str, ...]] = {
     "sanic": ("api/",),
     "arq": ("worker/",),
-    "redis": ("models/link.py", "models/store.py", "worker/main.py"),
-    "hiredis": ("models/link.py", "models/store.py"),
+    "redis": ("models/link.py", "models/replies.py", "models/store.py", "worker/main.py"),
+    "hiredis": ("models/link.py", "models/replies.py", "models/store.py"),
     "asyncpg": ("models/database.py",),
 }
 """A library → who may import it."""

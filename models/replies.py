@@ -1,0 +1,34 @@
+"""What an error of Redis means: an outage, a refusal for now, or a fault of ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hiredis import ReplyError
+from redis.exceptions import RedisError, ResponseError
+
+from models.errors import RedisAway, RedisFault, RedisRefused
+
+_NOT_NOW = ("OOM", "READONLY", "MISCONF", "LOADING", "NOREPLICAS", "CLUSTERDOWN", "MASTERDOWN", "BUSY", "TRYAGAIN")
+"""Replies of a server that could do it at another time; any other error reply is a fault of ours."""
+
+
+@contextmanager
+def wrapping_errors() -> Iterator[None]:
+    """Turn the general client's errors into RedisAway; a fault of ours stays as it is."""
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        # The client has classes of its own for some of them and leaves the others in the text.
+        if type(error) is ResponseError and not any(code in str(error) for code in _NOT_NOW):
+            raise
+        raise RedisAway() from error
+
+
+def checked(reply: Any) -> Any:
+    """A reply of the link, unless it is an error: RedisRefused for another time, RedisFault for a fault of ours."""
+    if isinstance(reply, ReplyError):
+        if str(reply).startswith(_NOT_NOW):
+            raise RedisRefused() from reply
+        raise RedisFault(str(reply))
+    return reply
