@@ -8,7 +8,6 @@ are used all the while.
 
 import asyncio
 import logging
-from contextlib import suppress
 
 from models.errors import RedisAway, RedisRefused, ReplyLost
 from models.outage import LocalGate
@@ -36,9 +35,10 @@ class Watch:
 
     async def close(self) -> None:
         """Stop following."""
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        # Again and again: a cancellation that meets a time-out in the client's code can end as a mere time-out.
+        while not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=PROBE_S)
 
     def poke(self) -> None:
         """Something is not as it was: find out what. Cheap to call again."""
