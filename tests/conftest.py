@@ -58,7 +58,7 @@ def settings(servers: Servers) -> Settings:
 @pytest.fixture
 async def stores(settings: Settings) -> AsyncIterator[Stores]:
     """The domain on empty stores, with limits that no test reaches by chance."""
-    async with open_stores(replace(settings, rate_limits=parse_limits("1000/1s"))) as opened:
+    async with open_stores(replace(settings, rate_limits=parse_limits("10000/1s"))) as opened:
         await empty(opened)
         async with asyncio.timeout(10):
             while not opened.usage.trusts_redis:
