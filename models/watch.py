@@ -91,11 +91,14 @@ class Watch:
             await self._count_late()
 
     async def _count_late(self) -> None:
-        for bucket, rows in self._local.take_uncounted().items():
+        waiting = self._local.take_uncounted()
+        while waiting:
+            bucket, rows = waiting.popitem()
             try:
                 await self._store.add_calls(bucket, rows)
-            except ReplyLost:
-                raise  # they may have been added: twice is worse than never
-            except RedisAway:
-                self._local.put_back(rows)
+            except RedisAway as error:
+                if not isinstance(error, ReplyLost):  # else they may have been added: twice is worse than never
+                    self._local.put_back(rows)
+                for others in waiting.values():
+                    self._local.put_back(others)
                 raise
