@@ -51,6 +51,12 @@ class Run:
             assert time.monotonic() < end_at, self.said
             time.sleep(0.05)
 
+    def wait_until_it_says(self, pattern: str) -> None:
+        end_at = time.monotonic() + START_DEADLINE_S
+        while not re.search(pattern, self.said):
+            assert time.monotonic() < end_at, self.said
+            time.sleep(0.05)
+
     def stop(self, signal_number: int) -> float:
         started_at = time.monotonic()
         self.process.send_signal(signal_number)
@@ -125,7 +131,7 @@ def test_from_login_to_the_snapshot_and_back_after_a_restart(dev_dir: Path) -> N
         assert client.get("/count").json() == {"estimatedCount": 1}
         assert asyncio.run(snapshot_row(database_of(run))) == 1
         for job in ("sync_sessions", "snapshot_usage", "restore_usage"):
-            assert re.search(rf"{job} .* in \d+ ms", run.said), run.said
+            run.wait_until_it_says(rf"{job} .* in \d+ ms")  # after the work, so after the row was seen
         assert run.stop(signal.SIGTERM) < STOP_DEADLINE_S
     assert processes_of(dev_dir) == []
     with running(dev_dir, port, **fast) as again, httpx.Client(base_url=again.address) as client:
