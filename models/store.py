@@ -12,7 +12,7 @@ slot of a Redis Cluster and no key is global and hot.
     gate:{b}:dirty            set          users whose total changed since the last snapshot  none
     gate:{b}:draining         set          users whose total is being snapshotted             none
     gate:{b}:drainer          string       nonce of the snapshot that drains                  an hour
-    gate:{b}:ready            string       there while the bucket's counters are whole        none
+    gate:{b}:ready            string       number of the snapshot that the counters include   none
     gate:{b}:cursor           string       nonce:user id, how far a restore has come          none
     gate:{b}:stored_sketch    HyperLogLog  only inside finish_restore.lua                     none
     gate:sync                 hash         run_id, watermark_us, beat_us of the last sync     none
@@ -28,21 +28,21 @@ from typing import Any, cast
 import msgspec
 from hiredis import ReplyError
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
 
 from models.errors import RedisAway
 from models.limits import RateLimit
 from models.link import Link, pack
 from models.lua import (
     ADD_CALLS,
-    ADD_TOTALS,
     ADMIT,
     BEGIN_RESTORE,
     DRAIN,
     FINISH_DRAIN,
     FINISH_RESTORE,
     PUBLISH,
+    RESTORE_TOTALS,
     Script,
+    ScriptRunner,
 )
 from models.records import SUPERSEDED, Entry, SyncState, Verdict
 from models.replies import checked, wrapping_errors
@@ -81,6 +81,7 @@ class Store:
 
     def __init__(self, redis_url: str) -> None:
         self._redis: Redis = Redis.from_url(redis_url, socket_timeout=DEADLINE_S, socket_connect_timeout=DEADLINE_S)
+        self._scripts = ScriptRunner(self._redis, 2 * DEADLINE_S)
         self._link = Link(redis_url, GATE_DEADLINE_S, greeting=[ADMIT.load, ADD_CALLS.load])
         self.away = False
         """Redis did not answer lately: what can do without it does not ask."""
@@ -152,12 +153,12 @@ class Store:
         """Cache an entry unless the cache knows a newer one; returns whether it was written."""
         if self.away:
             raise RedisAway()
-        return bool(await self._run(PUBLISH, [user_key(entry.user_id, "session")], _publish_args(entry)))
+        return bool(await self._scripts.run(PUBLISH, [user_key(entry.user_id, "session")], _publish_args(entry)))
 
     async def publish_sessions(self, entries: Iterable[Entry]) -> int:
         """Publish many, in one pipeline; returns how many were written."""
         calls = [([user_key(entry.user_id, "session")], _publish_args(entry)) for entry in entries]
-        return sum(await self._run_many(PUBLISH, calls))
+        return sum(await self._scripts.run_many(PUBLISH, calls))
 
     async def sync_state(self) -> SyncState | None:
         with wrapping_errors():
@@ -197,19 +198,23 @@ class Store:
         """The replies to commands that are sent together."""
         return [checked(reply) for reply in await asyncio.gather(*(self._link.call(command) for command in commands))]
 
-    async def buckets_not_ready(self) -> list[int]:
-        """The buckets whose counters are not whole."""
+    async def snapshot_numbers(self) -> list[int | None]:
+        """For each bucket the number of the last snapshot that its counters include; None when they are not whole."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for bucket in range(BUCKETS):
-                pipe.exists(bucket_key(bucket, "ready"))
+                pipe.get(bucket_key(bucket, "ready"))
             with wrapping_errors():
                 replies = await pipe.execute()
-        return [bucket for bucket, there in enumerate(replies) if not there]
+        return [None if number is None else int(number) for number in replies]
 
-    async def drain_dirty(self, bucket: int, nonce: str) -> int:
-        """Set a bucket's dirty users aside for a snapshot; returns how many, or -1 when a restore must come first."""
+    async def drain_dirty(self, bucket: int, nonce: str, stored: int) -> int:
+        """Set a bucket's dirty users aside for a snapshot; returns how many, or -1 when a restore must come first.
+
+        Args:
+            stored: the number of the bucket's last snapshot.
+        """
         keys = [bucket_key(bucket, name) for name in ("ready", "dirty", "draining", "drainer")]
-        return int(await self._run(DRAIN, keys, [nonce]))
+        return int(await self._scripts.run(DRAIN, keys, [nonce, stored]))
 
     async def drained_totals(self, bucket: int, chunk: int) -> AsyncIterator[list[tuple[int, int]]]:
         """The drained users' totals as (user id, calls), about `chunk` at a time, ascending inside each chunk."""
@@ -234,53 +239,39 @@ class Store:
         )
         return (sketch or b"") if drainer == nonce.encode() else None
 
-    async def finish_drain(self, bucket: int, nonce: str) -> bool:
-        """Forget the drained users; False when another snapshot drains by now."""
-        return bool(await self._run(FINISH_DRAIN, [bucket_key(bucket, n) for n in ("draining", "drainer")], [nonce]))
+    async def finish_drain(self, bucket: int, nonce: str, snapshot: int) -> bool:
+        """Forget the drained users, as snapshot number `snapshot` holds them; False when another drains by now."""
+        keys = [bucket_key(bucket, name) for name in ("draining", "drainer", "ready")]
+        return bool(await self._scripts.run(FINISH_DRAIN, keys, [nonce, snapshot]))
 
-    async def begin_restore(self, bucket: int, nonce: str) -> int:
-        """Begin or take over a restore; returns the user id reached so far, or -1 when there is nothing to restore."""
-        return int(await self._run(BEGIN_RESTORE, [bucket_key(bucket, n) for n in ("ready", "cursor")], [nonce]))
+    async def begin_restore(self, bucket: int, nonce: str, stored: int) -> int:
+        """Begin or take over a restore; returns the user id reached so far, or -1 when there is nothing to restore.
 
-    async def add_totals(self, bucket: int, nonce: str, position: int, rows: Sequence[tuple[int, int]]) -> bool:
-        """Add stored totals, (user id, calls) ascending, and move the cursor from `position` to the last of them.
+        Args:
+            stored: the number of the bucket's last snapshot.
+        """
+        keys = [bucket_key(bucket, name) for name in ("ready", "cursor")]
+        return int(await self._scripts.run(BEGIN_RESTORE, keys, [nonce, stored]))
+
+    async def restore_totals(self, bucket: int, nonce: str, position: int, rows: Sequence[tuple[int, int]]) -> bool:
+        """Restore stored totals, (user id, calls) ascending, and move the cursor from `position` to the last of them.
+
+        They are added to what was counted since the counters were lost; of an older copy of the counters they are the
+        least that it may hold.
 
         Returns:
-            False when the cursor is elsewhere, so nothing was added.
+            False when the cursor is elsewhere, so nothing was restored.
         """
         args: list[Any] = [f"{nonce}:{position}", f"{nonce}:{rows[-1][0]}"]
         for user_id, calls in rows:
             args += (-calls, member_of(user_id))
-        return bool(await self._run(ADD_TOTALS, [bucket_key(bucket, n) for n in ("cursor", "totals")], args))
+        keys = [bucket_key(bucket, name) for name in ("cursor", "totals", "ready")]
+        return bool(await self._scripts.run(RESTORE_TOTALS, keys, args))
 
-    async def finish_restore(self, bucket: int, nonce: str, position: int, sketch: bytes) -> bool:
-        """Merge the stored HyperLogLog and declare the bucket whole; False as for `add_totals`."""
+    async def finish_restore(self, bucket: int, nonce: str, position: int, sketch: bytes, snapshot: int) -> bool:
+        """Merge the stored HyperLogLog and declare the bucket whole; False as for `restore_totals`."""
         keys = [bucket_key(bucket, name) for name in ("cursor", "callers", "stored_sketch", "ready")]
-        return bool(await self._run(FINISH_RESTORE, keys, [f"{nonce}:{position}", sketch]))
-
-    # Scripts
-
-    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        return (await self._run_many(script, [(keys, args)]))[0]
-
-    async def _run_many(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        """Run a script once for each (keys, args), in one pipeline."""
-        if not calls:
-            return []
-        with wrapping_errors():
-            try:
-                return await self._pipeline(script, calls)
-            except NoScriptError:
-                # Every restart, failover and SCRIPT FLUSH forgets the scripts. All of them can run again: a pipeline
-                # that lost its script half-way only repeats what is harmless, and a single call has not run.
-                await self._redis.script_load(script.text)
-                return await self._pipeline(script, calls)
-
-    async def _pipeline(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for keys, args in calls:
-                pipe.evalsha(script.sha, len(keys), *keys, *args)
-            return await asyncio.wait_for(pipe.execute(), DEADLINE_S * 2)
+        return bool(await self._scripts.run(FINISH_RESTORE, keys, [f"{nonce}:{position}", sketch, snapshot]))
 
 
 def _publish_args(entry: Entry) -> list[Any]:

@@ -31,6 +31,7 @@ _UPSERT_TOTALS = load_sql("upsert_call_totals")
 _UPSERT_SKETCH = load_sql("upsert_caller_sketch")
 _READ_TOTALS = load_sql("read_call_totals")
 _READ_SKETCH = load_sql("read_caller_sketch")
+_READ_NUMBERS = load_sql("read_snapshot_numbers")
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -200,22 +201,32 @@ class Usage:
             # A bucket that somebody else snapshots or restores right now is theirs.
             if not await connection.fetchval(_LOCK_BUCKET, _LOCK_CLASS, bucket):
                 return 0
-            if await self._store.drain_dirty(bucket, nonce) <= 0:
+            stored = await connection.fetchrow(_READ_SKETCH, bucket)
+            if await self._store.drain_dirty(bucket, nonce, stored["snapshot"] if stored else 0) <= 0:
                 return 0
             users = 0
             async for rows in self._store.drained_totals(bucket, CHUNK):
                 await connection.execute(_UPSERT_TOTALS, [uid for uid, _ in rows], [calls for _, calls in rows])
                 users += len(rows)
             # Totals only ever grow, but a sketch replaces the one before: never by that of a Redis emptied meanwhile.
-            if sketch := await self._store.sketch(bucket, nonce):
-                await connection.execute(_UPSERT_SKETCH, bucket, sketch)
+            sketch = await self._store.sketch(bucket, nonce)
+            if sketch is None:
+                return users
+            number = await connection.fetchval(_UPSERT_SKETCH, bucket, sketch)
         # After the commit: a crash between the two repeats the drain, and absolute values make that harmless.
-        await self._store.finish_drain(bucket, nonce)
+        await self._store.finish_drain(bucket, nonce, number)
         return users
 
     async def restore(self) -> Restored:
-        """Give the buckets that lost their counters the stored ones back, added to what was counted since."""
-        users = [await self._restore_bucket(bucket) for bucket in await self._store.buckets_not_ready()]
+        """Give the buckets that lost their counters the stored ones back, added to what was counted since.
+
+        A Redis that came back as an older copy of itself knows its counters by an older snapshot than the last: its
+        totals are raised to the stored ones, and its sketches joined with them.
+        """
+        stored = {row["bucket"]: row["snapshot"] for row in await self._database.fetch(_READ_NUMBERS)}
+        held = enumerate(await self._store.snapshot_numbers())
+        older = [bucket for bucket, number in held if number is None or number < stored.get(bucket, 0)]
+        users = [await self._restore_bucket(bucket) for bucket in older]
         return Restored(len(users), sum(users))
 
     async def _restore_bucket(self, bucket: int) -> int:
@@ -223,14 +234,15 @@ class Usage:
         async with self._database.transaction() as connection:
             if not await connection.fetchval(_LOCK_BUCKET, _LOCK_CLASS, bucket):
                 return 0
-            position = await self._store.begin_restore(bucket, nonce)
+            stored = await connection.fetchrow(_READ_SKETCH, bucket)
+            sketch, number = (stored["sketch"], stored["snapshot"]) if stored else (b"", 0)
+            position = await self._store.begin_restore(bucket, nonce, number)
             if position < 0:
                 return 0
             users = 0
             while rows := [tuple(row) for row in await connection.fetch(_READ_TOTALS, bucket, position, CHUNK)]:
-                if not await self._store.add_totals(bucket, nonce, position, rows):
+                if not await self._store.restore_totals(bucket, nonce, position, rows):
                     return users
                 position, users = rows[-1][0], users + len(rows)
-            sketch = await connection.fetchval(_READ_SKETCH, bucket)
-            await self._store.finish_restore(bucket, nonce, position, sketch or b"")
+            await self._store.finish_restore(bucket, nonce, position, sketch, number)
         return users

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 import pytest
+from redis.asyncio import Redis
 
 from models import usage
 from models.connections import Stores
@@ -94,7 +95,7 @@ async def until(condition: object) -> None:
 
 async def whole(stores: Stores) -> None:
     async with asyncio.timeout(10):
-        while await stores.store.buckets_not_ready():
+        while None in await stores.store.snapshot_numbers():
             await stores.usage.restore()
 
 
@@ -122,20 +123,20 @@ class _DyingStore:
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
-    async def add_totals(self, *args: object) -> bool:
+    async def restore_totals(self, *args: object) -> bool:
         self._chunks -= 1
         if self._chunks < 0:
             raise RuntimeError
-        return await self._store.add_totals(*args)  # type: ignore[arg-type]
+        return await self._store.restore_totals(*args)  # type: ignore[arg-type]
 
 
 async def test_without_the_cursor_a_second_restore_would_count_twice(stores: Stores, redis: RawRedis) -> None:
     """The planted variant: the chunk is added whatever the cursor says."""
     for _ in range(2):
         await redis.set(bucket_key(1, "cursor"), "mine:0")
-        assert await stores.store.add_totals(1, "mine", 0, [(1, 10)])
+        assert await stores.store.restore_totals(1, "mine", 0, [(1, 10)])
     assert await stores.usage.top() == [(1, 20)]
-    assert not await stores.store.add_totals(1, "mine", 0, [(1, 10)])
+    assert not await stores.store.restore_totals(1, "mine", 0, [(1, 10)])
     assert await stores.usage.top() == [(1, 20)]
 
 
@@ -157,11 +158,11 @@ async def test_a_snapshot_of_a_bucket_that_is_not_whole_waits_for_the_restore(
 async def test_a_snapshot_that_stopped_half_way_is_finished_by_the_next(stores: Stores, tokens: dict[int, str]) -> None:
     user_id, token = next(iter(tokens.items()))
     await call(stores, token, 3)
-    assert await stores.store.drain_dirty(bucket_of(user_id), "a worker that died") == 1
+    assert await stores.store.drain_dirty(bucket_of(user_id), "a worker that died", 0) == 1
     await call(stores, token)
     await stores.usage.snapshot()
     assert (await stored_totals(stores))[user_id] == 4
-    assert not await stores.store.finish_drain(bucket_of(user_id), "a worker that died")
+    assert not await stores.store.finish_drain(bucket_of(user_id), "a worker that died", 1)
 
 
 async def test_the_sketch_comes_back_with_the_totals(stores: Stores, tokens: dict[int, str], redis: RawRedis) -> None:
@@ -205,3 +206,41 @@ class _EmptiedStore:
         async for rows in self._store.drained_totals(bucket, chunk):
             yield rows
         await self._redis.flushall()
+
+
+@pytest.mark.parametrize("numbered", [True, False], ids=["numbered", "planted: any copy passes for whole"])
+async def test_an_older_copy_of_the_counters_is_raised_to_the_stored_ones(
+    stores: Stores, tokens: dict[int, str], redis: RawRedis, numbered: bool
+) -> None:
+    """Redis comes back from an older file: stored totals and sketches must survive it, also the next snapshot."""
+    early, *late = tokens.items()
+    await call(stores, early[1], 3)
+    await stores.usage.snapshot()
+    older = {key: await redis.dump(key) for key in await redis_keys(stores) if b"ready" not in key or numbered}
+    await call(stores, early[1], 4)
+    for _, token in late:
+        await call(stores, token)
+    await stores.usage.snapshot()
+    for key in await redis_keys(stores):
+        if numbered or b"ready" not in key:
+            await redis.delete(key)
+    for key, dumped in older.items():
+        await redis.restore(key, 0, dumped)
+    await call(stores, early[1], 2)
+    await stores.usage.snapshot()
+    await stores.usage.restore()
+    await stores.usage.restore()
+    assert (dict(await stores.usage.top()).get(early[0], 0) >= 7) is numbered
+    assert (await stores.usage.count_callers() == USERS) is numbered
+    if numbered:
+        await call(stores, early[1])
+        await stores.usage.snapshot()
+        await redis.flushall()
+        await whole(stores)
+        assert dict(await stores.usage.top())[early[0]] >= 8
+        assert await stores.usage.count_callers() == USERS
+
+
+async def redis_keys(stores: Stores) -> list[bytes]:
+    async with Redis.from_url(stores.settings.redis_url) as client:
+        return [key async for key in client.scan_iter() if b"totals" in key or b"callers" in key or b"ready" in key]

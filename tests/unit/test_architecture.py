@@ -34,7 +34,7 @@ DEVELOPMENT_USERS = ("api/dev.py", "api/devprocfile.py", "models/devservers.py",
 DRIVERS: dict[str, tuple[str, ...]] = {
     "sanic": ("api/",),
     "arq": ("worker/",),
-    "redis": ("models/link.py", "models/replies.py", "models/store.py", "worker/main.py"),
+    "redis": ("models/link.py", "models/lua.py", "models/replies.py", "models/store.py", "worker/main.py"),
     "hiredis": ("models/link.py", "models/replies.py", "models/store.py"),
     "asyncpg": ("models/database.py",),
 }
