@@ -18,6 +18,7 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.InvalidCredentials: 401,
     errors.SignupDisabled: 403,
     errors.UsernameTaken: 409,
+    errors.LoginThrottled: 429,
     errors.Overloaded: 503,
     errors.StoreUnavailable: 503,
     errors.RedisAway: 503,

@@ -5,16 +5,27 @@ import unicodedata
 from tortoise.exceptions import IntegrityError
 
 from models.database import Database
-from models.errors import InvalidCredentials, InvalidInput, SignupDisabled, UnknownUser, UsernameTaken
+from models.errors import (
+    InvalidCredentials,
+    InvalidInput,
+    LoginThrottled,
+    SignupDisabled,
+    StoreUnavailable,
+    UnknownUser,
+    UsernameTaken,
+)
+from models.events import LOCAL, Origin, record
 from models.passwords import Passwords
 from models.sessions import Reason, Sessions
 from models.settings import Settings
 from models.tables import User
+from models.throttle import LoginThrottle, address_digest
 from models.tokens import Claims
 
 USERNAME_MAX_LENGTH = 64
 USERNAME_KEY_MAX_LENGTH = 256
 PASSWORD_MAX_LENGTH = 256
+KNOWN_ADDRESSES = 5
 
 # Default_Ignorable_Code_Point (Unicode, DerivedCoreProperties) among letters and marks: names that look alike.
 _IGNORABLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | frozenset(
@@ -25,13 +36,21 @@ _IGNORABLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u
 class Accounts:
     """Who may log in, and how they do."""
 
-    def __init__(self, settings: Settings, database: Database, sessions: Sessions, passwords: Passwords) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        sessions: Sessions,
+        passwords: Passwords,
+        throttle: LoginThrottle,
+    ) -> None:
         self._settings = settings
+        self._throttle = throttle
         self._database = database
         self._sessions = sessions
         self._passwords = passwords
 
-    async def sign_up(self, username: str, password: str) -> int:
+    async def sign_up(self, username: str, password: str, origin: Origin = LOCAL) -> int:
         """Create an account by its future user; returns its id.
 
         Raises:
@@ -42,7 +61,9 @@ class Accounts:
             raise SignupDisabled()
         if len(password) < self._settings.password_min_length:
             raise InvalidInput(f"A password needs at least {self._settings.password_min_length} characters")
-        return await self.add(username, password)
+        user_id = await self.add(username, password)
+        record("signup", "done", origin, user_id=user_id)
+        return user_id
 
     async def add(self, username: str, password: str) -> int:
         """Create an account by an operator, who may choose a short password; returns its id.
@@ -67,33 +88,64 @@ class Accounts:
         async with self._database.deadline():
             return await User.exists()
 
-    async def log_in(self, username: str, password: str) -> str:
+    async def log_in(self, username: str, password: str, origin: Origin = LOCAL) -> str:
         """Check a password and start a session, ending the user's older one; returns its token.
 
         Raises:
             InvalidCredentials: the same for an unknown user, a wrong password and a disabled user, after the same work.
+            LoginThrottled: too many attempts have failed.
             InvalidInput, Overloaded, StoreUnavailable: nothing has changed.
         """
         _check_username(username)
         _check_password(password)
         async with self._database.deadline():
             user = await User.get_or_none(username_key=_username_key(username))
-        valid, better_hash = await self._passwords.verify(password, user.password_hash if user else None)
-        if user is None or not valid or user.disabled_at is not None:
-            raise InvalidCredentials()
-        if better_hash is not None:
-            async with self._database.deadline():
+        user_id = user.id if user else None
+        try:
+            await self._verify(user, username, password, origin.address)
+            token = await self._sessions.start(user.id) if user else ""
+        except LoginThrottled:
+            record("login", "throttled", origin, user_id=user_id)
+            raise
+        except InvalidCredentials as error:
+            record("login", "refused", origin, user_id=user_id, why=error.code)
+            raise
+        record("login", "done", origin, user_id=user_id)
+        return token
+
+    async def _verify(self, user: User | None, username: str, password: str, address: str) -> None:
+        """Return when it is the user's password; what else is to be kept of that is kept."""
+        here = address_digest(user.id, address) if user else b""
+        known = _eights(user.known_addresses) if user else []
+        stored = user.password_hash if user else None
+        usable = user is not None and user.disabled_at is None
+        async with self._throttle.attempt(_username_key(username), address, known=here in known) as attempt:
+            valid, better_hash = await self._passwords.verify(password, stored, usable=usable)
+            if user is None or not valid:
+                raise InvalidCredentials()
+            attempt.forgive()
+        async with self._database.deadline():
+            if better_hash is not None:
                 # Only in place of the hash that was verified: the password may have been changed meanwhile.
                 await User.filter(id=user.id, password_hash=user.password_hash).update(password_hash=better_hash)
-        return await self._sessions.start(user.id)
+            if here not in known[:1]:
+                others = [digest for digest in known if digest != here]
+                newest = b"".join([here, *others][:KNOWN_ADDRESSES])
+                await User.filter(id=user.id).update(known_addresses=newest)
 
-    async def log_out(self, claims: Claims) -> Reason | None:
+    async def log_out(self, claims: Claims, origin: Origin = LOCAL) -> Reason | None:
         """End the claimed session everywhere: None when it was live, or why it was not.
 
         Raises:
             StoreUnavailable: try again; the worker may finish it meanwhile.
         """
-        return await self._sessions.end(claims)
+        try:
+            reason = await self._sessions.end(claims)
+        except StoreUnavailable as error:
+            record("logout", "failed", origin, user_id=claims.user_id, why=error.code)
+            raise
+        record("logout", "refused" if reason else "done", origin, user_id=claims.user_id, why=reason or "")
+        return reason
 
     async def revoke_session(self, username: str) -> bool:
         """End a user's session, whichever there is; returns whether there was one.
@@ -105,7 +157,13 @@ class Accounts:
             user = await User.get_or_none(username_key=_username_key(username))
         if user is None:
             raise UnknownUser(f"There is no user {username!r}")
-        return await self._sessions.revoke(user.id)
+        ended = await self._sessions.revoke(user.id)
+        record("revoke", "done", LOCAL, user_id=user.id)
+        return ended
+
+
+def _eights(digests: bytes | None) -> list[bytes]:
+    return [bytes(digests[at : at + 8]) for at in range(0, len(digests), 8)] if digests else []
 
 
 def _username_key(username: str) -> str:

@@ -11,6 +11,7 @@ from models.passwords import Passwords
 from models.sessions import Sessions
 from models.settings import Settings
 from models.store import Store
+from models.throttle import LoginLimits, LoginThrottle
 from models.tokens import TokenSigner
 from models.usage import Usage
 
@@ -48,10 +49,19 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
             store=store,
             sessions=sessions,
             usage=usage,
-            accounts=Accounts(settings, database, sessions, passwords),
+            accounts=Accounts(settings, database, sessions, passwords, LoginThrottle(store, _login_limits(settings))),
         )
     finally:
         await usage.close()
         await store.close()
         await database.close()
         passwords.close()
+
+
+def _login_limits(settings: Settings) -> LoginLimits:
+    return LoginLimits(
+        user=settings.login_limits_user,
+        user_address=settings.login_limits_user_address,
+        address=settings.login_limits_address,
+        all=settings.login_limits_all,
+    )

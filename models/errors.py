@@ -45,6 +45,16 @@ class Overloaded(ServiceError):
     retry_after_s = 1
 
 
+class LoginThrottled(ServiceError):
+    """Too many login attempts; try again later."""
+
+    code = "login_throttled"
+
+    def __init__(self, wait_us: int) -> None:
+        super().__init__()
+        self.retry_after_s = max(1, -(-wait_us // 1_000_000))
+
+
 class StoreUnavailable(ServiceError):
     """A store that this needs is away; try again shortly."""
 

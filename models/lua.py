@@ -67,6 +67,8 @@ class ScriptRunner:
 ADMIT = Script("admit")
 ADD_CALLS = Script("add_calls")
 PUBLISH = Script("publish_session")
+RESERVE_LOGIN = Script("reserve_login")
+RELEASE_LOGIN = Script("release_login")
 DRAIN = Script("drain_dirty")
 FINISH_DRAIN = Script("finish_drain")
 BEGIN_RESTORE = Script("begin_restore")

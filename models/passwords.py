@@ -33,6 +33,8 @@ _CONTEXT = CryptContext(
     argon2__parallelism=1,
 )
 _BCRYPT_MAX_BYTES = 72
+# Of random bytes that nobody kept, at the cost of the original service (Go's bcrypt.DefaultCost).
+_DUMMY_BCRYPT = "$2b$10$Fn3kBwutKw6mUktFfhcKTuIsuX/tm/3uhFCB4X9dyoB9Qc9gMiHG6"
 _ARGON2_COST = re.compile(r"\$argon2id?\$v=\d+\$m=(\d+),t=(\d+),p=(\d+)\$")
 _BCRYPT_COST = re.compile(r"\$2[abxy]\$(\d\d)\$")
 
@@ -49,7 +51,7 @@ class Passwords:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="passwords", initializer=_step_back)
         self._most_pending = threads * (1 + QUEUE_PER_THREAD)
         self._pending = 0
-        self._dummy_hash = _CONTEXT.hash("nobody has this password")
+        self._dummy_argon2 = _CONTEXT.hash("nobody has this password")
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -62,25 +64,31 @@ class Passwords:
         """
         return await self._off_loop(lambda: _CONTEXT.hash(_normal(password)))
 
-    async def verify(self, password: str, stored: str | None) -> tuple[bool, str | None]:
+    async def verify(self, password: str, stored: str | None, *, usable: bool = True) -> tuple[bool, str | None]:
         """Whether the password is the stored one, and a better hash to store when it is.
 
+        Every no takes the same work, one hash of each kind, so that its time tells nothing about the user.
+
         Args:
-            stored: None for an unknown user: as much work is done, and the answer is no.
+            stored: None for an unknown user: the answer is no.
+            usable: False for a user who may not log in: the answer is no.
 
         Raises:
             Overloaded: too many are waiting.
         """
-        if stored is None:
-            stored = "unknown"
-        return await self._off_loop(lambda: self._verify(password, stored))
+        return await self._off_loop(lambda: self._verify(password, stored or "", usable))
 
-    def _verify(self, password: str, stored: str) -> tuple[bool, str | None]:
+    def _verify(self, password: str, stored: str, usable: bool) -> tuple[bool, str | None]:
         answer = _verify(password, stored) if _affordable(stored) else None
-        if answer is None:
-            # Nobody, a damaged hash or a planted one: the work is done all the same.
-            _verify(password, self._dummy_hash)
-        return answer or (False, None)
+        if answer and answer[0] and usable:
+            return answer
+        # Of the two kinds of hash, the one that was not verified yet; both for nobody, a damaged or a planted hash.
+        # The password of a user of the original who is disabled was right: its better hash took as long as an argon2.
+        if answer is None or not stored.startswith("$2"):
+            _verify(password, _DUMMY_BCRYPT)
+        if answer is None or (stored.startswith("$2") and not answer[0]):
+            _verify(password, self._dummy_argon2)
+        return False, None
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         if self._pending >= self._most_pending:

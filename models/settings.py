@@ -24,6 +24,8 @@ class Settings:
     Args:
         secret_keys: token signing keys, at least 32 characters each; the first signs, all verify.
         session_ttl_s: seconds from login to the session's end.
+        login_limits_*: wrong attempts to log in, see `models.throttle`.
+        trusted_proxies: how many in front of us; as many entries at the end of `proxy_header` are believed.
         *_interval_s: seconds between two runs of a worker's job.
     """
 
@@ -35,6 +37,12 @@ class Settings:
     port: int = 8000
     session_ttl_s: int = 1800
     rate_limits: tuple[RateLimit, ...] = parse_limits("1/5s")
+    login_limits_user: tuple[RateLimit, ...] = parse_limits("10/15m, 100/1d")
+    login_limits_user_address: tuple[RateLimit, ...] = parse_limits("10/15m")
+    login_limits_address: tuple[RateLimit, ...] = parse_limits("200/10m")
+    login_limits_all: tuple[RateLimit, ...] = parse_limits("600/1m")
+    trusted_proxies: int = 0
+    proxy_header: str = "X-Forwarded-For"
     ping_delay_ms: int = 200
     password_min_length: int = 8
     signup: bool = True
@@ -116,6 +124,13 @@ def _interval(text: str) -> int:
     return seconds
 
 
+def _proxy_header(text: str) -> str:
+    names = {name.lower(): name for name in ("X-Forwarded-For", "Forwarded")}
+    if text.lower() not in names:
+        raise ValueError("not a header that proxies use for it")
+    return names[text.lower()]
+
+
 def _switch(text: str) -> bool:
     words = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
     if text.lower() not in words:
@@ -177,12 +192,19 @@ _KEYS_TAKE = (
     f"one or more random keys of {MIN_KEY_LENGTH}+ characters between commas, the signing one first; "
     'python -c "import secrets; print(secrets.token_urlsafe(48))" makes one'
 )
+_LIMITS = parse_limits, "limits like 1/5s or 1/5s, 100/1h"
 _INTERVAL = _interval, "seconds: a divisor of 60, or 60 times one"
 _OPTIONAL: dict[str, tuple[Callable[[str], Any], str]] = {
     "host": (_text, "an address to listen on"),
     "port": (_whole(1, 65_535), "a port, 1 to 65535"),
     "session_ttl_s": (_whole(1, 31_536_000), "seconds, 1 to 31536000"),
-    "rate_limits": (parse_limits, "limits like 1/5s or 1/5s, 100/1h"),
+    "rate_limits": _LIMITS,
+    "login_limits_user": _LIMITS,
+    "login_limits_user_address": _LIMITS,
+    "login_limits_address": _LIMITS,
+    "login_limits_all": _LIMITS,
+    "trusted_proxies": (_whole(0, 10), "how many proxies are in front, 0 to 10"),
+    "proxy_header": (_proxy_header, "X-Forwarded-For or Forwarded"),
     "ping_delay_ms": (_whole(0, 20_000), "milliseconds, 0 to 20000"),
     "password_min_length": (_whole(1, 128), "characters, 1 to 128"),
     "signup": (_switch, "on or off"),

@@ -15,6 +15,7 @@ slot of a Redis Cluster and no key is global and hot.
     gate:{b}:ready            string       number of the snapshot that the counters include   none
     gate:{b}:cursor           string       nonce:user id, how far a restore has come          none
     gate:{b}:stored_sketch    HyperLogLog  only inside finish_restore.lua                     none
+    gate:{login}:<scope>      string       times of login attempts, µs, 8 bytes each          longest window
     gate:sync                 hash         run_id, watermark_us, beat_us of the last sync     none
 
 Totals are negative and their members padded, so that the set's own order is most calls first and, among equals, the
@@ -29,21 +30,11 @@ import msgspec
 from hiredis import ReplyError
 from redis.asyncio import Redis
 
+from models import lua
 from models.errors import RedisAway
 from models.limits import RateLimit
 from models.link import Link, pack
-from models.lua import (
-    ADD_CALLS,
-    ADMIT,
-    BEGIN_RESTORE,
-    DRAIN,
-    FINISH_DRAIN,
-    FINISH_RESTORE,
-    PUBLISH,
-    RESTORE_TOTALS,
-    Script,
-    ScriptRunner,
-)
+from models.lua import Script, ScriptRunner
 from models.records import SUPERSEDED, Entry, SyncState, Verdict
 from models.replies import checked, wrapping_errors
 from models.tokens import Claims
@@ -82,7 +73,7 @@ class Store:
     def __init__(self, redis_url: str) -> None:
         self._redis: Redis = Redis.from_url(redis_url, socket_timeout=DEADLINE_S, socket_connect_timeout=DEADLINE_S)
         self._scripts = ScriptRunner(self._redis, 2 * DEADLINE_S)
-        self._link = Link(redis_url, GATE_DEADLINE_S, greeting=[ADMIT.load, ADD_CALLS.load])
+        self._link = Link(redis_url, GATE_DEADLINE_S, greeting=[lua.ADMIT.load, lua.ADD_CALLS.load])
         self.away = False
         """Redis did not answer lately: what can do without it does not ask."""
 
@@ -106,8 +97,7 @@ class Store:
         keys = [user_key(uid, name) for name in ("session", "calls_at")]
         keys += [bucket_key(bucket, name) for name in ("totals", "callers", "dirty")]
         value = Entry(uid, claims.version, claims.expires_ms, claims.digest).value
-        windows = [number for limit in limits for number in (limit.calls, limit.window_s * 1_000_000)]
-        return ADMIT.packed(keys, [value, claims.version, uid, member_of(uid), *windows])
+        return lua.ADMIT.packed(keys, [value, claims.version, uid, member_of(uid), *_windows(limits)])
 
     async def admit(self, command: bytes) -> Verdict:
         """Check the session, the limits and count the call, in one round trip.
@@ -135,12 +125,12 @@ class Store:
             ReplyLost: they may have been counted; after RedisAway they were not.
         """
         args = [word for user_id, calls in rows for word in (user_id, member_of(user_id), -calls)]
-        command = ADD_CALLS.packed([bucket_key(bucket, name) for name in ("totals", "callers", "dirty")], args)
+        command = lua.ADD_CALLS.packed([bucket_key(bucket, name) for name in ("totals", "callers", "dirty")], args)
         reply = await self._link.call(command)
         if isinstance(reply, ReplyError):
-            await self._again(command, reply, ADD_CALLS)
+            await self._again(command, reply, lua.ADD_CALLS)
 
-    async def _again(self, command: bytes, refusal: ReplyError, script: Script = ADMIT) -> Any:
+    async def _again(self, command: bytes, refusal: ReplyError, script: Script = lua.ADMIT) -> Any:
         """Every restart, failover and SCRIPT FLUSH forgets the scripts: the call has not run, so load and run it."""
         if str(refusal).startswith("NOSCRIPT"):
             await self._link.call(script.load)
@@ -153,12 +143,12 @@ class Store:
         """Cache an entry unless the cache knows a newer one; returns whether it was written."""
         if self.away:
             raise RedisAway()
-        return bool(await self._scripts.run(PUBLISH, [user_key(entry.user_id, "session")], _publish_args(entry)))
+        return bool(await self._scripts.run(lua.PUBLISH, [user_key(entry.user_id, "session")], _publish_args(entry)))
 
     async def publish_sessions(self, entries: Iterable[Entry]) -> int:
         """Publish many, in one pipeline; returns how many were written."""
         calls = [([user_key(entry.user_id, "session")], _publish_args(entry)) for entry in entries]
-        return sum(await self._scripts.run_many(PUBLISH, calls))
+        return sum(await self._scripts.run_many(lua.PUBLISH, calls))
 
     async def sync_state(self) -> SyncState | None:
         with wrapping_errors():
@@ -179,6 +169,27 @@ class Store:
         server, (seconds, microseconds) = await self._ask([pack("INFO", "server"), pack("TIME")])
         run_id = next(line for line in server.decode().split("\r\n") if line.startswith("run_id:"))
         return run_id.removeprefix("run_id:"), int(seconds) * 1_000_000 + int(microseconds)
+
+    # Login attempts
+
+    async def reserve_login(self, scopes: Sequence[tuple[str, Sequence[RateLimit]]]) -> tuple[bool, int]:
+        """Reserve an attempt in all scopes, or in none.
+
+        Args:
+            scopes: of each its name and its limits.
+
+        Returns:
+            True and the reservation's time in microseconds since 1970; or False and the microseconds to wait.
+        """
+        if self.away:
+            raise RedisAway()
+        args = [n for _, limits in scopes for n in (len(limits), *_windows(limits))]
+        reply = await self._scripts.run(lua.RESERVE_LOGIN, [_login_key(scope) for scope, _ in scopes], args)
+        return bool(reply[0]), int(reply[1])
+
+    async def release_login(self, scopes: Sequence[str], reserved_at_us: int) -> None:
+        """Take a reservation back."""
+        await self._scripts.run(lua.RELEASE_LOGIN, [_login_key(scope) for scope in scopes], [reserved_at_us])
 
     # Counters
 
@@ -214,7 +225,7 @@ class Store:
             stored: the number of the bucket's last snapshot.
         """
         keys = [bucket_key(bucket, name) for name in ("ready", "dirty", "draining", "drainer")]
-        return int(await self._scripts.run(DRAIN, keys, [nonce, stored]))
+        return int(await self._scripts.run(lua.DRAIN, keys, [nonce, stored]))
 
     async def drained_totals(self, bucket: int, chunk: int) -> AsyncIterator[list[tuple[int, int]]]:
         """The drained users' totals as (user id, calls), about `chunk` at a time, ascending inside each chunk."""
@@ -242,7 +253,7 @@ class Store:
     async def finish_drain(self, bucket: int, nonce: str, snapshot: int) -> bool:
         """Forget the drained users, as snapshot number `snapshot` holds them; False when another drains by now."""
         keys = [bucket_key(bucket, name) for name in ("draining", "drainer", "ready")]
-        return bool(await self._scripts.run(FINISH_DRAIN, keys, [nonce, snapshot]))
+        return bool(await self._scripts.run(lua.FINISH_DRAIN, keys, [nonce, snapshot]))
 
     async def begin_restore(self, bucket: int, nonce: str, stored: int) -> int:
         """Begin or take over a restore; returns the user id reached so far, or -1 when there is nothing to restore.
@@ -251,7 +262,7 @@ class Store:
             stored: the number of the bucket's last snapshot.
         """
         keys = [bucket_key(bucket, name) for name in ("ready", "cursor")]
-        return int(await self._scripts.run(BEGIN_RESTORE, keys, [nonce, stored]))
+        return int(await self._scripts.run(lua.BEGIN_RESTORE, keys, [nonce, stored]))
 
     async def restore_totals(self, bucket: int, nonce: str, position: int, rows: Sequence[tuple[int, int]]) -> bool:
         """Restore stored totals, (user id, calls) ascending, and move the cursor from `position` to the last of them.
@@ -266,12 +277,21 @@ class Store:
         for user_id, calls in rows:
             args += (-calls, member_of(user_id))
         keys = [bucket_key(bucket, name) for name in ("cursor", "totals", "ready")]
-        return bool(await self._scripts.run(RESTORE_TOTALS, keys, args))
+        return bool(await self._scripts.run(lua.RESTORE_TOTALS, keys, args))
 
     async def finish_restore(self, bucket: int, nonce: str, position: int, sketch: bytes, snapshot: int) -> bool:
         """Merge the stored HyperLogLog and declare the bucket whole; False as for `restore_totals`."""
         keys = [bucket_key(bucket, name) for name in ("cursor", "callers", "stored_sketch", "ready")]
-        return bool(await self._scripts.run(FINISH_RESTORE, keys, [f"{nonce}:{position}", sketch, snapshot]))
+        return bool(await self._scripts.run(lua.FINISH_RESTORE, keys, [f"{nonce}:{position}", sketch, snapshot]))
+
+
+def _login_key(scope: str) -> str:
+    return f"gate:{{login}}:{scope}"
+
+
+def _windows(limits: Sequence[RateLimit]) -> list[int]:
+    """As scripts take them: of each limit its quota and its window in microseconds."""
+    return [number for limit in limits for number in (limit.calls, limit.window_s * 1_000_000)]
 
 
 def _publish_args(entry: Entry) -> list[Any]:

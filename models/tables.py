@@ -9,7 +9,8 @@ class User(Model):
     """Who may log in.
 
     `username_key` is the name as it is compared: NFKC and case-folded in Python, because PostgreSQL's `lower()` folds
-    only ASCII under the C locale.
+    only ASCII under the C locale. `known_addresses` has the digests of the last few addresses at which the user logged
+    in, 8 bytes each, the newest first.
     """
 
     id = fields.BigIntField(primary_key=True)
@@ -18,6 +19,7 @@ class User(Model):
     password_hash = fields.CharField(max_length=512)
     created_at = fields.DatetimeField(auto_now_add=True)
     disabled_at = fields.DatetimeField(null=True)
+    known_addresses = fields.BinaryField(null=True)
 
     class Meta:
         table = "users"

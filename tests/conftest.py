@@ -20,6 +20,8 @@ from models.settings import Settings
 
 Sanic.test_mode = True
 
+MANY = parse_limits("10000/1s")
+
 RawRedis = Any
 """redis.asyncio.Redis, whose annotations mix its synchronous and asynchronous answers."""
 
@@ -51,6 +53,10 @@ def settings(servers: Servers) -> Settings:
         queue_redis_url=servers.valkey.url,
         secret_keys=(secrets.token_urlsafe(48),),
         rate_limits=parse_limits("1/5s"),
+        login_limits_user=MANY,
+        login_limits_user_address=MANY,
+        login_limits_address=MANY,
+        login_limits_all=MANY,
         ping_delay_ms=0,
     )
 

@@ -37,6 +37,7 @@ class Declared:
 
     def matches(self, key: bytes) -> bool:
         pattern = re.escape(self.key).replace(r"\{b\}", r"\{\d+\}").replace("<uid>", r"\d+")
+        pattern = pattern.replace("<scope>", r"[a-z_]+(:[0-9a-f]{32})?")
         return re.fullmatch(pattern, key.decode()) is not None
 
 
@@ -86,7 +87,8 @@ def secrets_of(token: str) -> dict[str, bytes]:
 async def used(stores: Stores, caplog: pytest.LogCaptureFixture) -> dict[str, bytes]:
     """Two users' sessions from sign-up to logout, with every job in between; returns all secrets that they had."""
     caplog.set_level(logging.DEBUG)
-    async with open_stores(replace(stores.settings, rate_limits=parse_limits(f"100/{WINDOW_S}s"))) as patient:
+    limits = parse_limits(f"100/{WINDOW_S}s")
+    async with open_stores(replace(stores.settings, rate_limits=limits, login_limits_user_address=limits)) as patient:
         return await use(patient)
 
 
@@ -122,16 +124,16 @@ async def test_every_key_is_declared_with_its_type_and_its_end(stores: Stores) -
     found = await dump_redis(stores.settings)
     assert undeclared(found) == []
     names = {row.key for row in dictionary() if any(row.matches(key) for key in found)}
-    assert names == {f"gate:{{b}}:{name}" for name in AT_REST} | {"gate:sync"}
+    assert names == {f"gate:{{b}}:{name}" for name in AT_REST} | {"gate:sync", "gate:{login}:<scope>"}
 
 
 @pytest.mark.usefixtures("used")
 async def test_keys_that_end_do_so_in_time(stores: Stores, redis: RawRedis) -> None:
     """A session with its token, a tombstone at most a minute later, the times of calls with the longest window."""
     ends_s = {key: await redis.ttl(key) async for key in redis.scan_iter("*:*:*:*")}
-    assert len(ends_s) == 4
+    assert len(ends_s) == 4 + 2  # of two users the sessions, the calls, and the wrong logins at a known address
     for key, end_s in ends_s.items():
-        longest_s = WINDOW_S if ":calls_at:" in key else stores.settings.session_ttl_s + 60
+        longest_s = WINDOW_S if ":calls_at:" in key or "{login}" in key else stores.settings.session_ttl_s + 60
         assert 0 <= end_s <= longest_s
 
 

@@ -7,6 +7,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from api.answers import empty, json
 from api.bodies import read_credentials
 from api.gate import signed, unauthorized
+from api.origin import origin_of
 from models.connections import Stores
 from models.tokens import Claims
 
@@ -17,7 +18,7 @@ blueprint = Blueprint("accounts")
 async def sign_up(request: Request) -> HTTPResponse:
     credentials = read_credentials(request)
     stores: Stores = request.app.ctx.stores
-    await stores.accounts.sign_up(credentials.username, credentials.password)
+    await stores.accounts.sign_up(credentials.username, credentials.password, origin_of(request))
     return json({}, 201)
 
 
@@ -25,7 +26,7 @@ async def sign_up(request: Request) -> HTTPResponse:
 async def log_in(request: Request) -> HTTPResponse:
     credentials = read_credentials(request)
     stores: Stores = request.app.ctx.stores
-    token = await stores.accounts.log_in(credentials.username, credentials.password)
+    token = await stores.accounts.log_in(credentials.username, credentials.password, origin_of(request))
     return json({"message": "Login successful", "sessionToken": token})
 
 
@@ -33,7 +34,7 @@ async def log_in(request: Request) -> HTTPResponse:
 @signed
 async def log_out(request: Request, claims: Claims) -> HTTPResponse:
     stores: Stores = request.app.ctx.stores
-    reason = await stores.accounts.log_out(claims)
+    reason = await stores.accounts.log_out(claims, origin_of(request))
     return unauthorized(reason) if reason else empty()
 
 

@@ -21,6 +21,7 @@ from models.limits import parse_limits
 from models.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
+LOGIN_LIMITS = ("login_limits_user", "login_limits_user_address", "login_limits_address", "login_limits_all")
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 15.0
 
@@ -54,6 +55,7 @@ class Stage:
             "SECRET_KEYS": ",".join(self.settings.secret_keys),
             "RATE_LIMITS": "10000/1s",
             "PING_DELAY_MS": "0",
+            **{name.upper(): "10000/1s" for name in LOGIN_LIMITS},
             **changes,
         }
 
@@ -164,6 +166,7 @@ def stage(*, durable: bool = False, **changes: Any) -> Iterator[Stage]:
                 secret_keys=(secrets.token_urlsafe(48),),
                 rate_limits=parse_limits("10000/1s"),
                 ping_delay_ms=0,
+                **{name: parse_limits("10000/1s") for name in LOGIN_LIMITS},  # type: ignore[arg-type]
             )
             there = Stage(Path(folder), postgres, valkey, replace(settings, **changes))
             try:
