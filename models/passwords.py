@@ -124,7 +124,7 @@ def _verify(password: str, stored: str) -> tuple[bool, str | None] | None:
         fits = len(password.encode()) <= _BCRYPT_MAX_BYTES
         valid, better = _CONTEXT.verify_and_update(password if fits else "too long", stored)
         return (True, better) if valid and fits else (False, None)
-    except ValueError:
+    except (ValueError, TypeError):  # the latter for what is no base64
         return None
 
 

@@ -23,8 +23,8 @@ from models.local_limits import LocalLimiter
 from models.store import Store
 
 AT_ONCE = 2
-"""Attempts that a lane verifies at a time in one process. More would refuse right ones, which a busy client may send side
-by side: while they are verified they count, and give that back only afterwards."""
+"""Attempts that a lane verifies at a time in one process. More of them would refuse right ones, which a busy client may
+send side by side: while they are verified they count, and give that back only afterwards."""
 
 MAX_WAITING = 64
 """Attempts that wait for their turn in one lane."""

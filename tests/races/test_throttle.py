@@ -85,7 +85,7 @@ async def test_the_last_five_addresses_are_known(strict: Stores) -> None:
 
 async def test_one_address_and_all_together_have_limits_of_their_own(settings: Settings) -> None:
     for scope in ("login_limits_address", "login_limits_all"):
-        limits = dict.fromkeys(STRICT, MANY) | {scope: parse_limits(f"2/{WINDOW_S}s")}
+        limits: dict[str, Any] = dict.fromkeys(STRICT, MANY) | {scope: parse_limits(f"2/{WINDOW_S}s")}
         async with open_stores(replace(settings, **limits)) as stores:
             await empty(stores)
             told = [(await fail(stores, f"name{n}", AWAY, 1))[0] for n in range(3)]

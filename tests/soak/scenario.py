@@ -38,7 +38,7 @@ class Scenario(msgspec.Struct, frozen=True):
         name: for the command line.
         what: a sentence.
         full: rounds of the long form.
-        short: rounds of the short form, which is part of `make test`.
+        short: rounds of the short form, which is part of `make test`; 0 for what only time can show.
         run: gets a stage, the rounds and the name of a planted fault of ours, or an empty text.
         planted: the faults of ours that it can be run with; each must give violations in `planted_rounds`.
         durable: Valkey keeps an append-only file.
