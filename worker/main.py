@@ -18,7 +18,7 @@ from arq.worker import Worker
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import BusyLoadingError
+from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -30,13 +30,23 @@ from worker.jobs import expire_sessions, restore_usage, snapshot_usage, sync_ses
 JOB_TIMEOUT_S = 300
 STOP_GRACE_S = 2
 HEALTH_INTERVAL_S = 10
+QUEUE_RETRY_S = 1
 _QUEUE = "gatehouse:queue"
 
 log = logging.getLogger("gatehouse.worker")
 
 
 class StoppableWorker(Worker):
-    """A worker that stops in time also while its queue is away, for which it would otherwise wait to sign off."""
+    """A worker that outlives its queue, and stops in time also while that is away."""
+
+    async def _poll_iteration(self) -> None:
+        # Whatever the queue's client does not retry would end the process: a connection that breaks while it greets, a
+        # server that is loading, read-only or full. A job that could not be signed off is run again, which is harmless.
+        try:
+            await super()._poll_iteration()
+        except (RedisError, OSError, TimeoutError) as error:
+            log.warning("the queue cannot be used, trying again: %s", error)
+            await asyncio.sleep(QUEUE_RETRY_S)
 
     async def close(self) -> None:
         try:

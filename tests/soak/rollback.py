@@ -37,6 +37,8 @@ class _Copies:
         if not self.replica.alive:
             await asyncio.to_thread(self.replica.start)
         self._replication.upstream = "127.0.0.1", self.master.port or 0
+        async with Redis.from_url(self.master.url) as redis:
+            await redis.config_set("repl-diskless-sync-delay", 0)
         async with Redis.from_url(self.replica.url) as redis, asyncio.timeout(DEADLINE_S):
             await redis.execute_command("REPLICAOF", "127.0.0.1", self._replication.port)
             while (await redis.info("replication")).get("master_link_status") != "up":
