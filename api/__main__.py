@@ -3,12 +3,22 @@
 import argparse
 import logging
 import os
+import resource
 import socket
 import sys
 
 from api.app import build_app
 from models.errors import SettingsError
 from models.settings import Settings
+
+WAITING_CONNECTIONS = 1024
+"""Not yet accepted; a client beyond them tries again after a second."""
+
+OPEN_FILES = 10_240
+"""As many as macOS allows. The usual 1,024 would be used up by as many slow clients."""
+
+SOCKET_BUFFER_BYTES = 64 * 1024
+"""What the kernel holds for a client in either direction; it would grow to megabytes for one that does not read."""
 
 
 def main() -> int:
@@ -26,14 +36,26 @@ def main() -> int:
         reason = error.strerror or str(error)
         print(f"Cannot listen on {settings.host}:{settings.port} (HOST, PORT): {reason}", file=sys.stderr)  # noqa: T201
         return 1
-    build_app(settings).run(sock=listener, single_process=True, access_log=False, motd=False)
+    _allow_many_connections()
+    build_app(settings).run(
+        sock=listener, backlog=WAITING_CONNECTIONS, single_process=True, access_log=False, motd=False
+    )
     return 0
+
+
+def _allow_many_connections() -> None:
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    if 0 <= now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _listen(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for direction in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        listener.setsockopt(socket.SOL_SOCKET, direction, SOCKET_BUFFER_BYTES)  # each connection inherits it
     listener.bind(address)
     return listener
 

@@ -8,22 +8,35 @@ from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any
 
-from sanic import Config, Request, Sanic
-from sanic.compat import Header
+import msgspec
+from sanic import Config, Sanic
 
+from api.connection import Connection
 from api.errors import Errors
 from api.gate import RateLimitHeaders
-from api.routes import accounts, health, ping, usage
+from api.heads import MAX_BODY_BYTES
+from api.openapi import document
+from api.requests import IdentifiedRequest
+from api.routes import accounts, health, openapi, ping, usage
 from models.connections import open_stores
 from models.errors import SettingsError
 from models.settings import Settings
 
-App = Sanic[Config, SimpleNamespace]
-
-MAX_BODY_BYTES = 16 * 1024
 SHUTDOWN_GRACE_S = 3.0
-REQUEST_TIMEOUT_S = 30
-"""For a head to arrive, and then for the body and the answer: `PING_DELAY_MS` has to fit."""
+RESPONSE_TIMEOUT_S = 30
+"""From the end of a head to the answer: `PING_DELAY_MS` has to fit. What clients get is in api/connection.py."""
+
+
+class App(Sanic[Config, SimpleNamespace]):
+    """The framework's application on connections of our own, however it is started."""
+
+    connection: type[asyncio.Protocol] = Connection
+
+    def prepare(self, *args: Any, protocol: type[asyncio.Protocol] | None = None, **given: Any) -> None:
+        super().prepare(*args, protocol=protocol or self.connection, **given)
+
+    async def create_server(self, *args: Any, protocol: type[asyncio.Protocol] | None = None, **given: Any) -> Any:
+        return await super().create_server(*args, protocol=protocol or self.connection, **given)
 
 
 def create_app() -> App:
@@ -40,25 +53,18 @@ def create_app() -> App:
 
 def build_app(settings: Settings) -> App:
     """The application with given settings; each has its own stores, opened when its server starts."""
-    app: App = Sanic("gatehouse", error_handler=Errors(), request_class=_Request, configure_logging=False)
+    app = App("gatehouse", error_handler=Errors(), request_class=IdentifiedRequest, configure_logging=False)
     app.config.REQUEST_MAX_SIZE = MAX_BODY_BYTES
-    app.config.REQUEST_TIMEOUT = app.config.RESPONSE_TIMEOUT = REQUEST_TIMEOUT_S
+    app.config.RESPONSE_TIMEOUT = RESPONSE_TIMEOUT_S
     app.config.GRACEFUL_SHUTDOWN_TIMEOUT = SHUTDOWN_GRACE_S
     app.config.MOTD = False
     app.config.ACCESS_LOG = False
     app.ctx.rate_limit_headers = RateLimitHeaders(settings.rate_limits)
-    app.blueprint([accounts.blueprint, ping.blueprint, usage.blueprint, health.blueprint])
+    app.ctx.description = msgspec.json.encode(document(settings))
+    app.blueprint([accounts.blueprint, ping.blueprint, usage.blueprint, health.blueprint, openapi.blueprint])
     _attach_stores(app, settings)
     app.after_server_start(_stop_once)
     return app
-
-
-class _Request(Request):
-    """A request, also one whose target is no URL: the framework cannot tell its own error about it otherwise."""
-
-    def __init__(self, url_bytes: bytes, headers: Header, version: str, method: str, *rest: Any, **more: Any) -> None:
-        # The framework's name for a request that it could not read, which it makes only to answer it.
-        super().__init__(b"*" if method == "NONE" else url_bytes, headers, version, method, *rest, **more)
 
 
 def _attach_stores(app: App, settings: Settings) -> None:

@@ -7,11 +7,10 @@ from sanic import HTTPResponse, Request
 from sanic.exceptions import RequestCancelled, SanicException
 from sanic.handlers import ErrorHandler
 
+from api.answers import Answer, as_sent
 from models import errors
 
 log = logging.getLogger("gatehouse.api")
-
-JSON = "application/json"
 
 STATUS: dict[type[errors.ServiceError], int] = {
     errors.InvalidInput: 400,
@@ -28,7 +27,7 @@ STATUS: dict[type[errors.ServiceError], int] = {
 }
 
 # What the framework itself refuses, in our words: its own name files, routes and limits.
-_REFUSALS: dict[int, tuple[str, str]] = {
+REFUSALS: dict[int, tuple[str, str]] = {
     400: ("The request is not valid HTTP", "invalid_request"),
     404: ("There is nothing here", "not_found"),
     405: ("This method is not allowed here", "method_not_allowed"),
@@ -40,18 +39,17 @@ _REFUSALS: dict[int, tuple[str, str]] = {
     431: ("The headers are too large", "headers_too_large"),
     503: ("The service cannot answer now; try again shortly", "unavailable"),
 }
-_FORWARDED_HEADERS = ("allow", "retry-after", "connection")
+_FORWARDED_HEADERS = ("allow", "retry-after")
 
 
-def problem(status: int, error: str, code: str, headers: dict[str, str] | None = None) -> HTTPResponse:
+def problem(status: int, error: str, code: str, headers: dict[str, str] | None = None) -> Answer:
     """An error's answer.
 
     Args:
         error: a sentence for people.
         code: a snake_case name for programs, stable.
     """
-    body = msgspec.json.encode({"error": error, "code": code})
-    return HTTPResponse(body, status, headers, JSON)
+    return Answer(msgspec.json.encode({"error": error, "code": code}), status, as_sent(headers or {}))
 
 
 class Errors(ErrorHandler):
@@ -64,12 +62,14 @@ class Errors(ErrorHandler):
             return problem(STATUS.get(type(exception), 500), str(exception), exception.code, headers)
         if isinstance(exception, RequestCancelled):
             return problem(400, "The request ended too early", "incomplete_request")  # nobody is there to read it
-        if isinstance(exception, SanicException) and exception.status_code in _REFUSALS:
-            error, code = _REFUSALS[exception.status_code]
+        if isinstance(exception, SanicException) and exception.status_code in REFUSALS:
+            error, code = REFUSALS[exception.status_code]
             given = {name.lower(): str(value) for name, value in (exception.headers or {}).items()}
             headers = {name.title(): given[name] for name in _FORWARDED_HEADERS if name in given}
+            if headers.get("Allow") == "GET":
+                headers["Allow"] = "GET, HEAD"
             if exception.status_code == 503:
                 headers.setdefault("Retry-After", "1")
             return problem(exception.status_code, error, code, headers)
-        log.error("unexpected error on %s %s", request.method, request.path, exc_info=exception)
+        log.error("unexpected error on %s %s, request %s", request.method, request.path, request.id, exc_info=exception)
         return problem(500, "Something went wrong here; the log has more", "internal_error")

@@ -16,7 +16,7 @@ from models.usage import Admission
 Handler = Callable[[Request], Awaitable[HTTPResponse]]
 ClaimsHandler = Callable[[Request, Claims], Awaitable[HTTPResponse]]
 
-_WHY: dict[Reason, str] = {
+WHY: dict[Reason, str] = {
     "missing_token": "A Bearer token is required",
     "malformed_token": "The token is not one of ours",
     "session_expired": "The session has expired; log in again",
@@ -86,7 +86,7 @@ def bearer_token(request: Request) -> str | None:
 def unauthorized(reason: Reason) -> HTTPResponse:
     """401 with the challenge of RFC 6750, 3: an error code only for credentials that were given."""
     challenge = "Bearer" if reason == "missing_token" else 'Bearer error="invalid_token"'
-    return problem(401, _WHY[reason], reason, {"WWW-Authenticate": challenge})
+    return problem(401, WHY[reason], reason, {"WWW-Authenticate": challenge})
 
 
 def too_many(admission: Admission, headers: "RateLimitHeaders") -> HTTPResponse:

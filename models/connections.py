@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from models.accounts import Accounts
 from models.database import Database
+from models.heartbeat import Heartbeat
 from models.passwords import Passwords
 from models.sessions import Sessions
 from models.settings import Settings
@@ -26,6 +27,7 @@ class Stores:
     sessions: Sessions
     usage: Usage
     accounts: Accounts
+    heartbeat: Heartbeat
 
     async def away(self) -> list[str]:
         """The stores that do not answer, by name."""
@@ -42,6 +44,7 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
     store = Store(settings.redis_url)
     sessions = Sessions(database, store, TokenSigner(settings.secret_keys), settings.session_ttl_s)
     usage = Usage(database, store, sessions, settings.rate_limits)
+    heartbeat = Heartbeat(store, settings.sync_interval_s)
     try:
         yield Stores(
             settings=settings,
@@ -50,8 +53,10 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
             sessions=sessions,
             usage=usage,
             accounts=Accounts(settings, database, sessions, passwords, LoginThrottle(store, _login_limits(settings))),
+            heartbeat=heartbeat,
         )
     finally:
+        await heartbeat.close()
         await usage.close()
         await store.close()
         await database.close()

@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 import msgspec
@@ -76,6 +77,10 @@ def _admission(claims: Claims, verdict: Verdict) -> Admission:
     if verdict.outcome == SUPERSEDED:
         return Admission(why_superseded(claims, verdict.cached))
     return Admission(None, verdict.outcome == ADMITTED, verdict.remaining, verdict.reset_us, claims)
+
+
+class _Emptied(Exception):
+    """Redis lost the counters while a snapshot read them."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -192,7 +197,10 @@ class Usage:
 
     async def snapshot(self) -> Snapshot:
         """Copy the totals that changed since the last snapshot, and the sketches beside them, into PostgreSQL."""
-        users = [await self._snapshot_bucket(bucket) for bucket in range(BUCKETS)]
+        users = []
+        for bucket in range(BUCKETS):
+            with suppress(_Emptied):
+                users.append(await self._snapshot_bucket(bucket))
         return Snapshot(sum(1 for count in users if count), sum(users))
 
     async def _snapshot_bucket(self, bucket: int) -> int:
@@ -208,10 +216,11 @@ class Usage:
             async for rows in self._store.drained_totals(bucket, CHUNK):
                 await connection.execute(_UPSERT_TOTALS, [uid for uid, _ in rows], [calls for _, calls in rows])
                 users += len(rows)
-            # Totals only ever grow, but a sketch replaces the one before: never by that of a Redis emptied meanwhile.
+            # A sketch replaces the one before: never by that of a Redis emptied meanwhile. Nor may the totals be kept
+            # alone: a user restored with a total but missing in the sketch would not be put into it by later calls.
             sketch = await self._store.sketch(bucket, nonce)
             if sketch is None:
-                return users
+                raise _Emptied
             number = await connection.fetchval(_UPSERT_SKETCH, bucket, sketch)
         # After the commit: a crash between the two repeats the drain, and absolute values make that harmless.
         await self._store.finish_drain(bucket, nonce, number)

@@ -12,6 +12,7 @@ import logging
 from models.errors import RedisAway, RedisRefused, ReplyLost
 from models.outage import LocalGate
 from models.store import Store
+from models.tasks import end
 
 log = logging.getLogger("gatehouse.redis")
 
@@ -35,10 +36,7 @@ class Watch:
 
     async def close(self) -> None:
         """Stop following."""
-        # Again and again: a cancellation that meets a time-out in the client's code can end as a mere time-out.
-        while not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=PROBE_S)
+        await end(self._task)
 
     def poke(self) -> None:
         """Something is not as it was: find out what. Cheap to call again."""

@@ -4,6 +4,7 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from api.answers import json
 from api.errors import problem
+from models.connections import Stores
 
 blueprint = Blueprint("health", url_prefix="/health")
 
@@ -15,7 +16,10 @@ async def live(_request: Request) -> HTTPResponse:
 
 @blueprint.get("/ready")
 async def ready(request: Request) -> HTTPResponse:
-    away = await request.app.ctx.stores.away()
+    stores: Stores = request.app.ctx.stores
+    away = await stores.away()
     if away:
         return problem(503, f"Not ready: {' and '.join(away)} away", "not_ready", {"Retry-After": "1"})
-    return json({"status": "ready"})
+    # A silent worker is no reason to send the calls elsewhere: there is none there either.
+    warning = await stores.heartbeat.warning()
+    return json({"status": "ready"} | ({"warnings": [warning]} if warning else {}))

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 import bcrypt
 import pytest
 
-from models.devservers import free_port
 from models.limits import parse_limits
 from models.tokens import TokenSigner
 from tests.api.conftest import JSON, PASSWORD, Api, Start, decoded, problem
@@ -67,7 +66,8 @@ def test_unknown_user_wrong_password_and_disabled_user_get_the_same_answer(api: 
     tries = [("nobody", PASSWORD), ("ada", PASSWORD + "!"), ("eva", PASSWORD), ("eva", PASSWORD + "!")]
     answers = [api.post("/login", json={"username": name, "password": password}) for name, password in tries]
     assert {(answer.status_code, answer.content) for answer in answers} == {(401, INVALID_CREDENTIALS)}
-    assert len({tuple(sorted(answer.headers.items())) for answer in answers}) == 1
+    heads = ({name: said for name, said in answer.headers.items() if name != "x-request-id"} for answer in answers)
+    assert len({tuple(sorted(head.items())) for head in heads}) == 1
     assert api.sql("SELECT user_id FROM sessions") == []
 
 
@@ -227,68 +227,3 @@ def test_a_session_ends_by_itself(start: Start) -> None:
     assert (answer.status_code, decoded(answer)["code"]) == (401, "session_expired")
     api.forget_cache()
     assert decoded(api.get("/session", token))["code"] == "session_expired"
-
-
-def test_health_when_all_is_well(api: Api) -> None:
-    assert (api.get("/health/live").status_code, api.get("/health/live").content) == (200, b'{"status":"live"}')
-    assert (api.get("/health/ready").status_code, api.get("/health/ready").content) == (200, b'{"status":"ready"}')
-
-
-NOWHERE = {"redis_url": "redis://127.0.0.1:{}/0", "database_url": "postgres://app@127.0.0.1:{}/gatehouse"}
-
-
-def _without(start: Start, *settings: str) -> Api:
-    return start(**{name: NOWHERE[name].format(free_port()) for name in settings})
-
-
-@pytest.mark.parametrize(
-    ("away", "names"),
-    [
-        (["redis_url"], "Redis"),
-        (["database_url"], "PostgreSQL"),
-        (["database_url", "redis_url"], "PostgreSQL and Redis"),
-    ],
-)
-def test_ready_names_the_store_that_is_away(start: Start, away: list[str], names: str) -> None:
-    api = _without(start, *away)
-    assert api.get("/health/live").status_code == 200
-    answer = api.get("/health/ready")
-    assert (answer.status_code, answer.content) == (503, problem(f"Not ready: {names} away", "not_ready"))
-    assert answer.headers["retry-after"] == "1"
-
-
-def test_without_redis_login_works_and_logout_says_that_it_is_not_done(api: Api, start: Start) -> None:
-    api.sign_up("ada")
-    lame = _without(start, "redis_url")
-    token = lame.log_in("ada")
-    answer = lame.post("/logout", token)
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    assert answer.content == problem("Redis is away; try again shortly", "store_unavailable")
-    assert decoded(api.get("/ping", token))["code"] == "session_revoked"
-
-
-def test_without_postgresql_cached_sessions_go_on_and_login_waits(api: Api, start: Start) -> None:
-    token = api.start_session(1)
-    lame = _without(start, "database_url")
-    assert lame.get("/ping", token).status_code == 200
-    for answer in (
-        lame.post("/login", json={"username": "ada", "password": PASSWORD}),
-        lame.post("/signup", json={"username": "eva", "password": PASSWORD}),
-        lame.post("/logout", token),
-    ):
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        assert answer.content == problem("PostgreSQL is away; try again shortly", "store_unavailable")
-
-
-def test_without_both_a_session_is_neither_valid_nor_invalid(api: Api, start: Start) -> None:
-    token = api.start_session(1)
-    lame = _without(start, "database_url", "redis_url")
-    for method, path in (
-        ("GET", "/ping"),
-        ("GET", "/session"),
-        ("POST", "/logout"),
-        ("GET", "/top"),
-        ("GET", "/count"),
-    ):
-        answer = lame.request(method, path, token)
-        assert (answer.status_code, decoded(answer)["code"]) == (503, "store_unavailable")

@@ -193,6 +193,21 @@ async def test_a_redis_emptied_during_a_snapshot_does_not_take_the_stored_sketch
     assert await stores.usage.count_callers() == USERS
 
 
+async def test_totals_are_not_stored_without_the_sketch_that_belongs_to_them(
+    stores: Stores, tokens: dict[int, str], redis: RawRedis
+) -> None:
+    """A restored user has a total, so later calls put them into no sketch: one who is missing there stays missing."""
+    for token in tokens.values():
+        await call(stores, token)
+    emptying = Usage(stores.database, cast(Store, _EmptiedStore(stores.store, redis)), stores.sessions, ())
+    await emptying.snapshot()
+    await emptying.close()
+    await whole(stores)
+    for token in tokens.values():
+        await call(stores, token)
+    assert await stores.usage.count_callers() == len(await stores.usage.top()) == USERS
+
+
 class _EmptiedStore:
     """The real store, whose Redis loses everything once a snapshot has read the totals."""
 

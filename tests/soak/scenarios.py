@@ -1,15 +1,23 @@
 """Every module with scenarios: importing one registers what it holds."""
 
 from tests.soak import (
+    counters,
     crosstalk,
     enumeration,
     guessing,
+    logins,
     rollback,
+    secrecy,
+    slow_clients,
 )
 
 __all__ = [
+    "counters",
     "crosstalk",
     "enumeration",
     "guessing",
+    "logins",
     "rollback",
+    "secrecy",
+    "slow_clients",
 ]

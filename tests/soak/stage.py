@@ -59,10 +59,10 @@ class Stage:
             **changes,
         }
 
-    def web(self, port: int | None = None, **environ: str) -> "Process":
-        """Start a web process and wait until it serves."""
+    def web(self, port: int | None = None, *, module: str = "api", **environ: str) -> "Process":
+        """Start a web process and wait until it serves; `module` is what runs it."""
         port = port or free_port()
-        return self._start(["-m", "api"], f"web-{port}", port, self.environ(PORT=str(port), **environ))
+        return self._start(["-m", module], f"web-{port}", port, self.environ(PORT=str(port), **environ))
 
     def worker(self, **environ: str) -> "Process":
         """Start a worker; its jobs begin at the next full second."""
@@ -79,7 +79,7 @@ class Process:
     """A web or worker process in its own process group, with its log in a file."""
 
     def __init__(self, command: list[str], log: Path, port: int | None, environ: dict[str, str]) -> None:
-        self._command, self.log, self.port, self._environ = command, log, port, environ
+        self._command, self.log, self.port, self.environ = command, log, port, environ
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -106,7 +106,7 @@ class Process:
             self._process = subprocess.Popen(
                 self._command,
                 cwd=ROOT,
-                env=self._environ,
+                env=self.environ,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

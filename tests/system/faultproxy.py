@@ -9,10 +9,12 @@ import asyncio
 import random
 import socket
 import struct
+from collections import deque
 from contextlib import suppress
 from typing import Self
 
 CHUNK = 65_536
+POLL_S = 0.01
 
 
 class FaultProxy:
@@ -92,6 +94,7 @@ class FaultProxy:
     async def _forward(
         self, source: asyncio.StreamReader, target: asyncio.StreamWriter, pair: "_Pair", *, from_server: bool
     ) -> None:
+        late = _Late(target)
         while data := await source.read(CHUNK):
             if self.half_open:
                 continue
@@ -100,12 +103,33 @@ class FaultProxy:
                 self.replies_dropped += 1
                 pair.reset()
                 return
-            if from_server and (self.delay_s or self.jitter_s):
-                await asyncio.sleep(self.delay_s + random.random() * self.jitter_s)
+            wait_s = self.delay_s + random.random() * self.jitter_s if from_server else 0.0
+            if wait_s or late.pieces:
+                late.write(data, wait_s)
+                continue
             target.write(data)
             await target.drain()
+        while late.pieces:
+            await asyncio.sleep(self.delay_s or POLL_S)
         if not self.half_open:
             pair.reset()
+
+
+class _Late:
+    """Pieces that arrive later, in their order; a piece does not wait for the one before it to arrive."""
+
+    def __init__(self, target: asyncio.StreamWriter) -> None:
+        self.pieces: deque[bytes] = deque()
+        self._target = target
+
+    def write(self, piece: bytes, wait_s: float) -> None:
+        self.pieces.append(piece)
+        asyncio.get_running_loop().call_later(wait_s, self._deliver)
+
+    def _deliver(self) -> None:
+        piece = self.pieces.popleft()
+        if not self._target.is_closing():
+            self._target.write(piece)
 
 
 class _Pair:

@@ -20,9 +20,9 @@ Sources = dict[str, str]
 """Path from the project's root → text."""
 
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "events", "limits", "local_limits", "records", "settings"},
+    {"errors", "events", "limits", "local_limits", "records", "settings", "tasks"},
     {"tables", "database", "link", "lua", "replies", "store", "passwords", "tokens"},
-    {"outage", "sessions", "throttle", "usage", "watch"},
+    {"heartbeat", "outage", "sessions", "throttle", "usage", "watch"},
     {"accounts"},
     {"connections"},
 )

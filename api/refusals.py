@@ -1,0 +1,144 @@
+"""What routes can answer, in the words of OpenAPI 3.1: each error once, for the routes to refer to."""
+
+from typing import Any, NamedTuple
+
+from api import errors
+from api.exchange import ON_EVERY_ANSWER
+from api.gate import WHY
+
+Json = dict[str, Any]
+
+_POLICY = r'"default(-[2-8])?";q=[1-9][0-9]*;w=[1-9][0-9]*'
+_STATE = r'"default(-[2-8])?";r=[0-9]+;t=[1-9][0-9]*'
+
+
+def _field(about: str, **schema: Any) -> Json:
+    return {"required": True, "description": about, "schema": schema}
+
+
+FIELDS: Json = {
+    **{name: _field("On every answer.", const=value) for name, value in ON_EVERY_ANSWER.items()},
+    "X-Request-Id": _field("On every answer, and in the log.", type="string", pattern="^[A-Za-z0-9._-]{1,64}$"),
+    "RateLimit-Policy": _field(
+        "Each limit: `q` calls in any `w` seconds.", type="string", pattern=f"^{_POLICY}(, {_POLICY})*$"
+    ),
+    "RateLimit": _field(
+        "Of each limit, `r` calls are left, and one more in `t` seconds.",
+        type="string",
+        pattern=f"^{_STATE}(, {_STATE})*$",
+    ),
+    "Retry-After": _field("Seconds.", type="integer", minimum=1),
+    "WWW-Authenticate": _field("RFC 6750, 3.", enum=["Bearer", 'Bearer error="invalid_token"']),
+    "Allow": _field("What is allowed.", enum=["GET, HEAD", "POST"]),
+}
+"""Name → header field."""
+
+
+def answer(status: int, about: str, schema: str = "", example: Json | None = None, *fields: str, **more: Any) -> Json:
+    """Status → response, with what is on every answer, `fields`, and a body if there is a schema for it."""
+    made = {"description": about, "headers": _headers(*fields), **more}
+    if schema:
+        content: Json = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+        made["content"] = {"application/json": content if example is None else content | {"example": example}}
+    return {str(status): made}
+
+
+def refused(*names: str) -> Json:
+    """Status → reference, of these refusals and of those that every route can answer."""
+    found = {REFUSALS[name].status: f"#/components/responses/{name}" for name in (*_EVERYWHERE, *names)}
+    return {str(status): {"$ref": reference} for status, reference in sorted(found.items())}
+
+
+class Refusal(NamedTuple):
+    """An error's answer.
+
+    Args:
+        codes: all that it can have.
+        fields: header fields besides those on every answer.
+        fixed: clients may rely on the sentence too.
+    """
+
+    status: int
+    about: str
+    codes: tuple[str, ...]
+    fields: tuple[str, ...] = ()
+    fixed: bool = False
+
+    def response(self) -> Json:
+        """As OpenAPI writes it."""
+        error: Json = {"const": _SENTENCES[self.codes[0]]} if self.fixed else {"type": "string", "minLength": 1}
+        schema = {
+            "type": "object",
+            "required": ["error", "code"],
+            "properties": {"error": error, "code": {"enum": list(self.codes)}},
+            "additionalProperties": False,
+        }
+        examples = {code: {"value": {"error": _SENTENCES[code], "code": code}} for code in self.codes}
+        return {
+            "description": self.about,
+            "headers": _headers(*self.fields),
+            "content": {"application/json": {"schema": schema, "examples": examples}},
+        }
+
+
+def _headers(*fields: str) -> Json:
+    names = (*ON_EVERY_ANSWER, "X-Request-Id", *fields)
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+_SENTENCES: dict[str, str] = {
+    **{code: sentence for sentence, code in errors.REFUSALS.values()},
+    **{kind.code: (kind.__doc__ or "").partition(".")[0] for kind in errors.STATUS},
+    **dict(WHY.items()),
+    "incomplete_request": "The request ended too early",
+    "internal_error": "Something went wrong here; the log has more",
+    "rate_limited": "Rate limit exceeded",
+    "not_ready": "Not ready: PostgreSQL away",
+}
+"""Code → what the answer says, or one of the things that it says."""
+
+_WAIT = ("Retry-After",)
+_LIMITS = ("RateLimit-Policy", "RateLimit", "Retry-After")
+
+REFUSALS: dict[str, Refusal] = {
+    "BadRequest": Refusal(400, "Not valid, as a body or as HTTP.", ("invalid_request", "incomplete_request")),
+    "InvalidCredentials": Refusal(
+        401, "The same for an unknown user, a wrong password and a disabled user.", ("invalid_credentials",), fixed=True
+    ),
+    "NoSession": Refusal(401, "The `code` says why.", tuple(WHY), ("WWW-Authenticate",)),
+    "SignupDisabled": Refusal(403, "The operator creates the accounts here.", ("signup_disabled",)),
+    "NotFound": Refusal(404, "No such path.", ("not_found",)),
+    "MethodNotAllowed": Refusal(405, "Not with this method.", ("method_not_allowed",), ("Allow",)),
+    "TooSlow": Refusal(408, "The request did not arrive in time.", ("request_timeout",)),
+    "UsernameTaken": Refusal(409, "Somebody has this name.", ("username_taken",), fixed=True),
+    "BodyTooLarge": Refusal(413, "The body is too large.", ("payload_too_large",)),
+    "AddressTooLong": Refusal(414, "The path and query are too long.", ("uri_too_long",)),
+    "WrongMediaType": Refusal(415, "The body is not said to be JSON in UTF-8.", ("unsupported_media_type",)),
+    "WrongExpectation": Refusal(417, "`Expect` is not `100-continue`.", ("expectation_failed",)),
+    "RateLimited": Refusal(429, "A limit is reached; not counted.", ("rate_limited",), _LIMITS, fixed=True),
+    "LoginThrottled": Refusal(429, "Too many wrong passwords; nothing was looked at.", ("login_throttled",), _WAIT),
+    "HeadTooLarge": Refusal(431, "The header fields are too large.", ("headers_too_large",)),
+    "Fault": Refusal(500, "A fault of ours.", ("internal_error",)),
+    "Unavailable": Refusal(503, "Not in time.", ("unavailable",), _WAIT),
+    "StoreAway": Refusal(503, "A store is away.", ("store_unavailable", "unavailable"), _WAIT),
+    "Overloaded": Refusal(
+        503,
+        "Too many passwords to hash, or a store is away.",
+        ("overloaded", "store_unavailable", "unavailable"),
+        _WAIT,
+    ),
+    "NotReady": Refusal(503, "A store is away.", ("not_ready", "store_unavailable", "unavailable"), _WAIT),
+}
+"""Name → refusal."""
+
+_EVERYWHERE = (
+    "BadRequest",
+    "TooSlow",
+    "BodyTooLarge",
+    "AddressTooLong",
+    "WrongExpectation",
+    "HeadTooLarge",
+    "Fault",
+    "Unavailable",
+)
+"""What every route can answer; a later one with the same status takes its place."""
