@@ -41,7 +41,7 @@ from models.tokens import Claims
 
 BUCKETS = 64
 DEADLINE_S = 1.0
-GATE_DEADLINE_S = 0.5
+GATE_DEADLINE_S = 0.2
 
 
 def bucket_of(user_id: int) -> int:

@@ -1,1 +1,1 @@
-"""What anybody can send or set, made up by the million: each parser answers, refuses in its own words, or has a fault."""
+"""Parsers on made-up input by the million: each answers, or refuses in its own words."""

@@ -193,10 +193,10 @@ class Load:
     async def _pace(self) -> None:
         due_s = time.monotonic()
         for (user_id, wire), port in zip(self._users, self._ports, strict=False):
-            await self._going.wait()
             now_s = time.monotonic()
             due_s = max(due_s + self._every_s, now_s)
             await asyncio.sleep(due_s - now_s)
+            await self._going.wait()
             call = Call(user_id, port, time.monotonic())
             self.calls.append(call)
             task = asyncio.create_task(self._call(call, wire))

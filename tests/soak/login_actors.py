@@ -76,17 +76,18 @@ class Actor:
         """
         self._writer.write(msgspec.json.encode(order) + b"\n")
         heard = 0
+        if kill_after == 0:
+            self.kill()
         with suppress(ConnectionResetError):
-            if kill_after == 0:
-                self.kill()
             while line := await self._reader.readline():
                 answer = msgspec.json.decode(line, type=Answer)
-                if not answer.user_id:
+                if answer.user_id:
+                    hear(answer)
+                    heard += 1
+                    if heard == kill_after:
+                        self.kill()
+                elif kill_after is None:
                     return True
-                hear(answer)
-                heard += 1
-                if heard == kill_after:
-                    self.kill()
         await self.close()
         return False
 
@@ -96,11 +97,12 @@ class Troupe:
 
     Args:
         nursery: forks an actor for each line that it reads.
+        log: what they print.
     """
 
-    def __init__(self, nursery: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, nursery: "subprocess.Popen[bytes]", log: Path) -> None:
         self.actors: list[Actor] = []
-        self._nursery = nursery
+        self._nursery, self._log = nursery, log
         self._arrived: asyncio.Queue[Actor] = asyncio.Queue()
 
     async def fill(self, number: int) -> None:
@@ -111,6 +113,11 @@ class Troupe:
         self._nursery.stdin.flush()
         async with asyncio.timeout(START_DEADLINE_S):
             self.actors += [await self._arrived.get() for _ in range(missing)]
+
+    @property
+    def said(self) -> str:
+        """What they printed last."""
+        return self._log.read_text(errors="replace")[-2_000:]
 
     async def greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """An actor reports that it is ready."""
@@ -128,12 +135,13 @@ class Troupe:
 async def troupe(stage: Stage, planted: str) -> AsyncIterator[Troupe]:
     """A nursery without actors yet; at the end all of them are gone."""
     address = stage.folder / "actors"
+    said = stage.folder / "actors.log"
     command = [sys.executable, "-m", "tests.soak.login_actors", str(address), planted]
-    with (stage.folder / "actors.log").open("ab") as log:
+    with said.open("ab") as log:
         nursery = subprocess.Popen(  # noqa: ASYNC220  # it returns at once
             command, cwd=ROOT, env=stage.environ(), stdin=subprocess.PIPE, stderr=log, start_new_session=True
         )
-    all_of_them = Troupe(nursery)
+    all_of_them = Troupe(nursery, said)
     server = await asyncio.start_unix_server(all_of_them.greet, address, limit=LONGEST_LINE)
     try:
         yield all_of_them

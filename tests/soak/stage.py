@@ -60,9 +60,9 @@ class Stage:
         }
 
     def web(self, port: int | None = None, *, module: str = "api", **environ: str) -> "Process":
-        """Start a web process and wait until it serves; `module` is what runs it."""
+        """Start a web process and wait until it serves; `module` is what runs it, with its arguments."""
         port = port or free_port()
-        return self._start(["-m", module], f"web-{port}", port, self.environ(PORT=str(port), **environ))
+        return self._start(["-m", *module.split()], f"web-{port}", port, self.environ(PORT=str(port), **environ))
 
     def worker(self, **environ: str) -> "Process":
         """Start a worker; its jobs begin at the next full second."""

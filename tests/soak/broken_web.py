@@ -1,0 +1,52 @@
+"""A web process with a fault of ours, named by its argument: `python -m tests.soak.broken_web FAULT`."""
+
+import sys
+from contextlib import ExitStack
+from typing import Any
+from unittest.mock import patch
+
+from api import __main__, app
+from models import database, heartbeat
+from models.usage import Admission, Usage
+from models.watch import Watch
+
+NO_BREAKER = "no-breaker"
+ERRORS_ARE_ANSWERS = "errors-are-answers"
+NO_DEADLINE = "no-deadline"
+SECOND_SIGNAL_CUTS = "second-signal-cuts"
+LOOKING_OFTEN = "looking-often"
+"""No fault: only quick enough for a short test."""
+
+
+def main() -> int:
+    """Serve with the fault."""
+    with ExitStack() as stack:
+        for target, name, value in _changes(sys.argv.pop()):
+            stack.enter_context(patch.object(target, name, value))
+        return __main__.main()
+
+
+def _changes(fault: str) -> list[tuple[Any, str, Any]]:
+    async def refuse(self: Usage, call: Any, *, count: bool) -> Admission:
+        return Admission("session_unknown")
+
+    async def as_the_framework_does(_: Any) -> None:
+        """Leave the signals to it."""
+
+    changes: dict[str, list[tuple[Any, str, Any]]] = {
+        NO_BREAKER: [(Watch, "lose", Watch.poke)],
+        ERRORS_ARE_ANSWERS: [(Usage, "_admit_alone", refuse)],
+        NO_DEADLINE: [
+            (database.Database.deadline, "__defaults__", (600.0,)),
+            (database.Database.deadline.__wrapped__, "__defaults__", (600.0,)),  # type: ignore[attr-defined]
+            (database.Database.fetch, "__kwdefaults__", {"deadline_s": 600.0}),
+            (database, "QUERY_DEADLINE_S", 600.0),
+        ],
+        SECOND_SIGNAL_CUTS: [(app, "_stop_once", as_the_framework_does)],
+        LOOKING_OFTEN: [(heartbeat, "LOOK_EVERY_S", 0.2)],
+    }
+    return changes[fault]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
