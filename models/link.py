@@ -161,7 +161,11 @@ class _Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
-        if outgoing and not self.lost and self._transport is not None:
+        if not outgoing or self.lost or self._transport is None:
+            return
+        if self._transport.is_closing():  # reset a moment ago, and not told yet
+            self.drop()
+        else:
             self._transport.write(b"".join(outgoing))
 
     def _look(self) -> None:

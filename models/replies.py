@@ -23,6 +23,11 @@ def wrapping_errors() -> Iterator[None]:
         if type(error) is ResponseError and not any(code in str(error) for code in _NOT_NOW):
             raise
         raise RedisAway() from error
+    except RuntimeError as error:
+        # What uvloop raises for a write to a connection that was reset a moment ago.
+        if "handler is closed" not in str(error):
+            raise
+        raise RedisAway() from error
 
 
 def checked(reply: Any) -> Any:

@@ -8,6 +8,7 @@ are used all the while.
 
 import asyncio
 import logging
+import time
 
 from models.errors import RedisAway, RedisRefused, ReplyLost
 from models.outage import LocalGate
@@ -30,6 +31,7 @@ class Watch:
         self.trusted = 0
         self._store = store
         self._local = local
+        self._warned_s = -WARN_EVERY_S
         self._poked = asyncio.Event()
         self._poked.set()
         self._task = asyncio.create_task(self._follow())
@@ -72,7 +74,6 @@ class Watch:
             self._store.away = False
             log.warning("Redis is back")
         await self._count_late()
-        waited_s = 0.0
         while self._store.generation == generation != self.trusted:
             state = await self._store.sync_state()
             if state is None:
@@ -82,10 +83,10 @@ class Watch:
             if believable:
                 self.trusted = generation
                 return
-            if waited_s % WARN_EVERY_S < PROBE_S:
+            if time.monotonic() >= self._warned_s + WARN_EVERY_S:
+                self._warned_s = time.monotonic()
                 log.warning("sessions are checked in PostgreSQL until a worker has published them to this Redis")
             await asyncio.sleep(PROBE_S)
-            waited_s += PROBE_S
             await self._count_late()
 
     async def _count_late(self) -> None:

@@ -19,7 +19,7 @@ except ImportError:
     atheris = None
 
 with atheris.instrument_imports(include=["api", "models"]) if atheris else nullcontext():
-    from tests.fuzz.targets import TARGETS, Target
+    from tests.fuzz.targets import TARGETS, Found, Target
 
 from tests.fuzz.making import SEED, try_out
 
@@ -27,18 +27,6 @@ KEPT = Path(__file__).resolve().parents[2] / ".soak" / "fuzz"
 _LONGEST = 8192
 _DONE = re.compile(r"^Done (\d+) runs", re.MULTILINE)
 _RAISED = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit)\b.*", re.MULTILINE)
-
-
-class Found(msgspec.Struct):
-    """What became of a target.
-
-    Args:
-        tried: inputs.
-        failed: what did not hold, empty if all did.
-    """
-
-    tried: int
-    failed: str
 
 
 def main() -> int:

@@ -1,7 +1,6 @@
 """The parsers that meet text of others, each with what must hold for any bytes at all.
 
-A target takes bytes, gives them to a parser, and raises WrongError or whatever the parser raised if something does not
-hold.
+A target takes bytes, gives them to a parser, and raises WrongError, or what the parser raised, if that does not hold.
 What is right is said a second time here, in other words than the parser's.
 """
 
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 from urllib.parse import urlsplit
 
+import msgspec
 from redis.asyncio.connection import parse_url
 from sanic.compat import Header
 from sanic.exceptions import SanicException
@@ -59,6 +59,18 @@ class Target(NamedTuple):
     seeds: tuple[bytes, ...]
     words: tuple[bytes, ...]
     planted: Callable[[], Any]
+
+
+class Found(msgspec.Struct):
+    """What became of a target.
+
+    Args:
+        tried: inputs.
+        failed: what did not hold, empty if all did.
+    """
+
+    tried: int
+    failed: str
 
 
 def token(data: bytes) -> None:

@@ -20,6 +20,7 @@ from models.devservers import ValkeyServer
 from models.errors import RedisAway, StoreUnavailable
 from models.limits import RateLimit, parse_limits
 from models.outage import LocalGate
+from models.replies import wrapping_errors
 from models.settings import Settings
 from models.tokens import Claims
 from tests.conftest import empty
@@ -220,3 +221,11 @@ def test_the_memory_of_an_outage_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     assert sum(len(rows) for rows in gate.take_uncounted().values()) == 3
     assert gate.admit(0, 2, count=True).outcome == 1, "the longest silent were forgotten"
     assert gate.admit(9, 2, count=True).outcome == 0
+
+
+def test_a_write_to_a_connection_that_was_just_reset_is_an_outage() -> None:
+    """As uvloop tells it; any other RuntimeError stays what it is."""
+    with pytest.raises(RedisAway), wrapping_errors():
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+    with pytest.raises(RuntimeError), wrapping_errors():
+        raise RuntimeError("something else")

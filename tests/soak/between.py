@@ -20,6 +20,11 @@ Around = Callable[..., Awaitable[Any]]
 """Gets a method that leaves the process and its arguments; calls it when it sees fit."""
 
 
+async def straight(step: Callable[..., Awaitable[Any]], *args: Any, **more: Any) -> Any:
+    """Take a step at once."""
+    return await step(*args, **more)
+
+
 class Unfenced:
     """The planted fault: the real store, but whoever publishes last wins."""
 
@@ -76,6 +81,24 @@ class OneProcess:
             if await self.sessions.fall_back(claims) is not None:
                 return False
         return False
+
+
+async def misjudged(stores: Stores, tokens: Iterable[str], valid: str | None) -> list[str]:
+    """How a user's tokens are judged wrongly: a sentence for each that is admitted though ended, or the reverse.
+
+    Args:
+        valid: the one of them that must be admitted.
+    """
+    process, found = OneProcess(stores, straight), []
+    for token in sorted(tokens, key=lambda token: token == valid):  # a look at the valid one may mend what is wrong
+        claims = process.sessions.verify(token)
+        assert claims is not None
+        past_the_clock = await process.admits(claims)
+        admission = await stores.usage.admit(token)
+        if not past_the_clock == admission.admitted == (token == valid):
+            whose = f"session {claims.version} of user {claims.user_id}"
+            found.append(f"the {'valid' if token == valid else 'ended'} {whose}: {past_the_clock}, {admission}")
+    return found
 
 
 async def enrol(stores: Stores, count: int) -> list[int]:
