@@ -215,7 +215,7 @@ TARGETS: dict[str, Target] = {
     ),
     "changed-token": Target(
         changed_token,
-        (b"\0\0\0", b"\0\0\1", bytes(range(30)), b"\1\x60=\2\5\0"),
+        (b"", b"\0\0A", b"\0\x5eA", b"\1\x60=", b"\2\5\0", bytes(range(30))),
         (),
         lambda: patch.object(tokens, "hmac", SimpleNamespace(digest=hmac.digest, compare_digest=_alike)),
     ),

@@ -1,7 +1,9 @@
 """What a scenario puts between the sessions and the stores: pauses, gates, and a store without the fence."""
 
+import asyncio
 import functools
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
@@ -15,6 +17,7 @@ from models.usage import FALLBACK_TRIES
 from tests.conftest import RawRedis
 
 UNFENCED = "unfenced"
+CLOCK_GRAIN_S = 0.002
 
 Around = Callable[..., Awaitable[Any]]
 """Gets a method that leaves the process and its arguments; calls it when it sees fit."""
@@ -81,6 +84,13 @@ class OneProcess:
             if await self.sessions.fall_back(claims) is not None:
                 return False
         return False
+
+
+async def until_expired(claims: Claims) -> float:
+    """Wait until a session has expired; returns how long that took, in seconds, below zero when it had before."""
+    left_s = claims.expires_ms / 1000 - time.time()  # the servers' clock is this machine's
+    await asyncio.sleep(max(0.0, left_s + CLOCK_GRAIN_S))
+    return left_s
 
 
 async def misjudged(stores: Stores, tokens: Iterable[str], valid: str | None) -> list[str]:

@@ -17,7 +17,7 @@ from models.store import user_key
 from models.tasks import end
 from models.tokens import Claims
 from tests.conftest import RawRedis
-from tests.soak.between import UNFENCED, OneProcess, Unfenced, enrol, misjudged, straight
+from tests.soak.between import UNFENCED, OneProcess, Unfenced, enrol, misjudged, straight, until_expired
 from tests.soak.scenario import Outcome, scenario
 from tests.soak.stage import Stage
 
@@ -26,7 +26,6 @@ AT_ONCE = 50
 READERS = 3
 LONGEST_PAUSE_S = 0.004
 SHORTEST_TTL_S, LONGEST_TTL_S = 0.006, 0.03
-CLOCK_GRAIN_S = 0.002
 SYNC_PAUSE_S = 0.01
 
 LOG_OUT, REVOKE, REPLACE, EXPIRE = "log out", "revoke", "replace", "expire"
@@ -118,9 +117,7 @@ class _Interleaving:
             self._over()
 
     async def _expire(self, process: OneProcess) -> None:
-        last = self._claims(self.valid or self.ended[-1])
-        now = (await self._stores.database.fetch("SELECT extract(epoch FROM clock_timestamp())::float8 AS now"))[0]
-        await asyncio.sleep(last.expires_ms / 1000 - now["now"] + CLOCK_GRAIN_S)
+        await until_expired(self._claims(self.valid or self.ended[-1]))
         self._over()
         await process.sessions.expire()
 

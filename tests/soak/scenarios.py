@@ -7,11 +7,14 @@ from tests.soak import (
     fuzzing,
     guessing,
     logins,
+    postgres_faults,
     recache,
     redis_faults,
+    restarts,
     rollback,
     secrecy,
     slow_clients,
+    workers,
 )
 
 __all__ = [
@@ -21,9 +24,12 @@ __all__ = [
     "fuzzing",
     "guessing",
     "logins",
+    "postgres_faults",
     "recache",
     "redis_faults",
+    "restarts",
     "rollback",
     "secrecy",
     "slow_clients",
+    "workers",
 ]

@@ -42,12 +42,12 @@ class Turns:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         await turn
-        taking = self._taking
         try:
             return await call(*args, **more)
         finally:
-            assert taking is not None
-            taking.set()
+            assert self._taking is not None
+            self._taking.set()
+            self._taking = None
 
     async def run(self, actors: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
         """Run all of them to their end; returns what they return."""
@@ -68,30 +68,30 @@ class Turns:
         position, options = len(self.choices), len(self._waiting)
         taken = self._prefix[position] if position < len(self._prefix) else 0
         self.choices.append(Choice(taken, options))
-        self._taking = asyncio.Event()
+        taking = self._taking = asyncio.Event()
         self._waiting.pop(taken).set_result(None)
         async with asyncio.timeout(STEP_DEADLINE_S):
-            await self._taking.wait()
+            await taking.wait()
 
     async def _settle(self) -> None:
-        self._taking = None
         for _ in range(SPINS):
             await asyncio.sleep(0)
 
 
-async def every_schedule(run: Callable[[Turns], Awaitable[None]]) -> AsyncIterator[int]:
-    """Run again and again, each time in another order, until there is no other; yields the number so far.
+async def every_schedule(run: Callable[[Turns], Awaitable[bool]]) -> AsyncIterator[Turns]:
+    """Run again and again, each time in another order, until there is no other.
 
     Depth first: the last choice that had another option takes it, and what follows is found anew.
+
+    Args:
+        run: plays one schedule; False when it has to be played again, as the actors could not keep to it.
     """
     prefix: list[int] | None = []
-    done = 0
     while prefix is not None:
         turns = Turns(prefix)
-        await run(turns)
-        done += 1
-        yield done
-        prefix = _next(turns.choices)
+        if await run(turns):
+            yield turns
+            prefix = _next(turns.choices)
 
 
 def _next(choices: list[Choice]) -> list[int] | None:
