@@ -2,30 +2,26 @@
 
 import copy
 import re
-import sys
 import tomllib
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import jsonschema
+import httpx
 import pytest
-import schemathesis
-from sanic import Sanic
 
 from api.errors import REFUSALS, STATUS
 from api.gate import WHY
 from api.openapi import VERSION, document
 from models.accounts import _check_username
 from models.errors import InvalidInput
+from models.limits import parse_limits
 from models.settings import Settings
-from tests.api.conftest import PASSWORD, Api, Start, decoded
-from tests.api.test_answers import SITUATIONS, get
-
-Json = dict[str, Any]
-OF_THE_CONNECTION = {"connection", "content-length", "content-type"}
+from models.tokens import TokenSigner
+from tests.api.conftest import JSON, PASSWORD, Api, Start, decoded
+from tests.api.openapi_rules import Json, codes, invalid, operations, parts, response_of, unlike_the_routes, untrue
+from tests.api.test_answers import SITUATIONS
 
 EVERYWHERE = {"invalid_request", "incomplete_request", "request_timeout", "payload_too_large", "uri_too_long"} | {
     "expectation_failed", "headers_too_large", "internal_error", "unavailable"
@@ -51,76 +47,6 @@ def described(settings: Settings) -> Json:
     return document(settings)
 
 
-def operations(described: Json) -> dict[str, Json]:
-    """Route → operation."""
-    return {
-        f"{method.upper()} {path}": operation
-        for path, item in described["paths"].items()
-        for method, operation in item.items()
-        if method != "parameters"
-    }
-
-
-def resolved(described: Json, given: Json) -> Json:
-    """What a reference refers to, or what is no reference."""
-    if "$ref" not in given:
-        return given
-    found: Any = described
-    for name in given["$ref"].removeprefix("#/").split("/"):
-        found = found[name]
-    return resolved(described, found)
-
-
-def parts(given: Any) -> Iterator[Json]:
-    """Every object in it."""
-    if isinstance(given, dict):
-        yield given
-        for value in given.values():
-            yield from parts(value)
-    elif isinstance(given, list | tuple):
-        for value in given:
-            yield from parts(value)
-
-
-def validator(described: Json, schema: Json) -> jsonschema.Draft202012Validator:
-    return jsonschema.Draft202012Validator({"components": described["components"]} | schema)
-
-
-def invalid(described: Json) -> list[str]:
-    """What is against OpenAPI 3.1, JSON Schema 2020-12, or the document itself."""
-    try:
-        schemathesis.openapi.from_dict(copy.deepcopy(described)).validate()
-    except Exception as error:
-        return [f"no OpenAPI: {error}"]
-    found = []
-    for part in parts(described):
-        if "$ref" in part:
-            try:
-                resolved(described, part)
-            except KeyError:
-                found.append(f"{part['$ref']} refers to nothing")
-        if isinstance(part.get("schema"), dict):
-            jsonschema.Draft202012Validator.check_schema(part["schema"])
-            examples = [it["value"] for it in part.get("examples", {}).values()] + [part[it] for it in part if it == "example"]
-            found += [f"{it} is no example" for it in examples if not validator(described, part["schema"]).is_valid(it)]
-    for schema in described["components"]["schemas"].values():
-        jsonschema.Draft202012Validator.check_schema(schema)
-    names = [operation["operationId"] for operation in operations(described).values()]
-    return found + [f"{name} is the name of two" for name in names if names.count(name) > 1]
-
-
-def unlike_the_routes(described: Json, app: Sanic[Any, Any]) -> set[str]:
-    """Routes that are only in one of the two."""
-    routes = {f"{method} /{route.path}" for route in app.router.routes for method in route.methods}
-    return routes ^ set(operations(described))
-
-
-def codes(described: Json, operation: Json) -> set[str]:
-    responses = (resolved(described, response) for response in operation["responses"].values())
-    schemas = (it["content"]["application/json"]["schema"] for it in responses if "content" in it)
-    return {code for schema in schemas for code in schema.get("properties", {}).get("code", {}).get("enum", [])}
-
-
 def unlike_the_codes(described: Json) -> set[str]:
     """Route and code that only one of the document and the list above has."""
     listed = {f"{route} {code}" for route, found in CODES.items() for code in found | EVERYWHERE}
@@ -129,38 +55,13 @@ def unlike_the_codes(described: Json) -> set[str]:
     }
 
 
-def untrue(described: Json, response: Json, headers: dict[str, str], body: bytes) -> list[str]:
-    """What of an answer is not as the response says."""
-    response = resolved(described, response)
-    found, fields = [], {name.lower(): resolved(described, it) for name, it in response["headers"].items()}
-    for name, field in fields.items():
-        value: Any = headers.get(name)
-        if field["schema"].get("type") == "integer" and value:
-            value = int(value)
-        if not validator(described, field["schema"]).is_valid(value):
-            found.append(f"{name}: {value!r}")
-    found += [f"{name} is not described" for name in {*headers} - {*fields} - OF_THE_CONNECTION]
-    if "content" in response:
-        (media_type,) = response["content"]
-        schema = response["content"][media_type]["schema"]
-        right = headers.get("content-type") == media_type and validator(described, schema).is_valid(decoded_body(body))
-        return found if right else [*found, f"{headers.get('content-type')}: {body!r}"]
-    return found + ([f"a body: {body!r}"] if body else [])
-
-
-def decoded_body(body: bytes) -> Any:
-    import msgspec
-
-    return msgspec.json.decode(body)
-
-
 def test_the_document_is_valid(described: Json) -> None:
     assert invalid(described) == []
 
 
 def test_it_is_served_as_it_is(api: Api) -> None:
     answer = api.get("/openapi.json")
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, JSON)
     assert decoded(answer) == document(api.settings)
 
 
@@ -170,8 +71,145 @@ def test_it_has_the_routes_that_there_are(api: Api, described: Json) -> None:
 
 def test_every_error_is_described_where_it_can_occur(described: Json) -> None:
     assert unlike_the_codes(described) == set()
-    anywhere = {code for part in parts(described["components"]["responses"]) for code in part.get("enum", []) if part}
+    anywhere = {code for part in parts(described["components"]["responses"]) for code in part.get("enum", [])}
     ours = {kind.code for kind in STATUS} | {code for _, code in REFUSALS.values()} | {*WHY}
-    assert ours | {"rate_limited", "not_ready", "internal_error", "incomplete_request"} == anywhere - {
-        "GET, HEAD", "POST"
-    }  # fmt: skip
+    assert ours | {"rate_limited", "not_ready", "internal_error", "incomplete_request"} == anywhere
+
+
+def _without(*names: str) -> Callable[[Json], None]:
+    """Leaves out what these names lead to."""
+
+    def leave_out(described: Json) -> None:
+        *before, last = names
+        for name in before:
+            described = described[name]
+        del described[last]
+
+    return leave_out
+
+
+def _two_pings(described: Json) -> None:
+    described["paths"]["/top"]["get"]["operationId"] = "ping"
+
+
+def _another_example(described: Json) -> None:
+    described["paths"]["/count"]["get"]["responses"]["200"]["content"]["application/json"]["example"] = {"count": 1}
+
+
+BROKEN: list[tuple[Callable[[Json], None], str]] = [
+    (_without("info"), "no OpenAPI"),
+    (_without("components", "responses", "Fault"), "refers to nothing"),
+    (_two_pings, "ping is the name of two"),
+    (_another_example, "{'count': 1} is no example"),
+    (_without("paths", "/top"), "GET /top"),
+    (_without("paths", "/login", "post", "responses", "429"), "POST /login login_throttled"),
+    (_without("paths", "/count", "get", "responses", "503"), "GET /count store_unavailable"),
+]
+
+
+@pytest.mark.parametrize(("break_", "said"), BROKEN, ids=[said for _, said in BROKEN])
+def test_each_rule_can_fail(api: Api, described: Json, break_: Callable[[Json], None], said: str) -> None:
+    broken = copy.deepcopy(described)
+    break_(broken)
+    found = invalid(broken)
+    if not found:
+        found = [*unlike_the_routes(broken, api._app), *unlike_the_codes(broken)]
+    assert said in " ".join(found)
+
+
+WHERE = {
+    200: "GET /top",
+    201: "POST /signup",
+    204: "POST /logout",
+    400: "POST /login",
+    401: "GET /session",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    413: "POST /login",
+    414: "GET /top",
+    415: "POST /login",
+    417: "GET /health/live",
+    431: "GET /health/live",
+}
+
+
+@pytest.mark.parametrize("status", SITUATIONS)
+def test_answers_are_as_described(api: Api, described: Json, status: int) -> None:
+    found, headers, body = api.raw(SITUATIONS[status](api))
+    response = response_of(described, WHERE[status], status)
+    assert (found, untrue(described, response, headers, body)) == (status, [])
+    # And what is not as described is seen.
+    assert untrue(described, response, headers | {"x-new": "1"}, body) == ["x-new is not described"]
+    assert untrue(described, response, headers | {"cache-control": "public"}, body) == ["cache-control: 'public'"]
+    assert untrue(described, response, headers | {"content-type": "text/html"}, body)
+    if headers.get("content-type") == JSON:
+        assert untrue(described, response, headers, b"[]")
+
+
+def check(described: Json, answer: httpx.Response, where: str, status: int) -> None:
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    assert answer.status_code == status
+    assert untrue(described, response_of(described, where, status), headers, answer.content) == []
+
+
+def test_refusals_of_accounts_are_as_described(api: Api, start: Start, described: Json) -> None:
+    ada, wrong = {"username": "ada", "password": PASSWORD}, {"username": "ada", "password": "wrong"}
+    check(described, api.post("/signup", json=ada), "POST /signup", 201)
+    check(described, api.post("/signup", json=ada), "POST /signup", 409)
+    check(described, api.post("/login", json=wrong), "POST /login", 401)
+    check(described, api.post("/login", json=ada), "POST /login", 200)
+    closed = start(signup=False, login_limits_user_address=parse_limits("1/1h"))
+    check(described, closed.post("/signup", json=ada), "POST /signup", 403)
+    check(described, closed.post("/login", json=wrong), "POST /login", 429)
+
+
+def test_answers_to_a_token_are_as_described(api: Api, start: Start, described: Json) -> None:
+    limited = start(rate_limits=parse_limits("1/5s, 10/1h"))
+    api.sign_up("ada")
+    token = api.log_in("ada")
+    for server in (api, limited):
+        check(described, server.get("/ping", token), "GET /ping", 200 if server is api else 429)
+        check(described, server.get("/ping", token), "GET /ping", 429)
+    check(described, api.get("/session", token), "GET /session", 200)
+    check(described, api.post("/logout", token), "POST /logout", 204)
+    for code in ("session_revoked", "malformed_token"):
+        answer = api.get("/ping", token if code == "session_revoked" else "x")
+        check(described, answer, "GET /ping", 401)
+        assert decoded(answer)["code"] == code
+
+
+def test_answers_without_stores_are_as_described(start: Start, described: Json) -> None:
+    alone = start(redis_url="redis://127.0.0.1:1/0", database_url="postgres://app@127.0.0.1:1/gatehouse")
+    token = TokenSigner(alone.settings.secret_keys).sign(1, 1, 2**42, bytes(30))
+    for route in CODES:
+        method, path = route.split(" ")
+        body = {"json": {"username": "ada", "password": PASSWORD}} if path in ("/login", "/signup") else {}
+        status = 200 if path in ("/health/live", "/openapi.json") else 503
+        check(described, alone.request(method, path, token, **body), route, status)
+
+
+def test_the_password_length_is_the_one_that_is_set(settings: Settings) -> None:
+    made = document(replace(settings, password_min_length=12))["components"]["schemas"]
+    assert made["NewAccount"]["properties"]["password"]["minLength"] == 12
+    assert made["Credentials"]["properties"]["password"]["minLength"] == 1
+
+
+def test_the_pattern_of_usernames_is_the_rule(described: Json) -> None:
+    """For every character that Unicode knows and has not left to private use."""
+    pattern = re.compile(described["components"]["schemas"]["Credentials"]["properties"]["username"]["pattern"])
+    for letter in filter(lambda it: unicodedata.category(it) not in ("Cn", "Co", "Cs"), map(chr, range(0xE1000))):
+        for name in (letter, f"a{letter}b", f"a{letter}"):
+            assert bool(pattern.fullmatch(name)) == _is_username(name), ascii(name)
+
+
+def _is_username(name: str) -> bool:
+    try:
+        _check_username(name)
+    except InvalidInput:
+        return False
+    return True
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["version"] == VERSION
