@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-ver
 DEV_ONLY := --extra dev --constraint
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint lock-check lock clean soak bench bench-growth bench-worker bench-storms
+.PHONY: help run test check lint lock-check lock audit clean soak bench bench-growth bench-worker bench-storms
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -46,6 +46,9 @@ lock-check: $(INSTALLED)
 lock: $(INSTALLED)  ## rewrite the lock files after a change of pyproject.toml (UPGRADE=1 takes newer versions)
 	$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements.txt >/dev/null
 	$(COMPILE) $(if $(UPGRADE),--upgrade) $(DEV_ONLY) requirements.txt -o requirements-dev.txt >/dev/null
+
+audit: $(INSTALLED)  ## ask for known vulnerabilities in requirements.txt; says so when nobody can be asked
+	@$(BIN)/python -m tests.audit $(ARGS)
 
 soak: $(INSTALLED)  ## faults, races and attacks at full count, in about an hour (ARGS=--help); keeps .soak/latest.json
 	@exec $(BIN)/python -m tests.soak $(ARGS)

@@ -201,36 +201,38 @@ _REQUEST_ID: Json = {
 }
 
 
+def _text(pattern: str, **more: Any) -> Json:
+    """A string that matches a pattern."""
+    return {"type": "string", "pattern": pattern, **more}
+
+
 def _schemas(settings: Settings) -> Json:
     def exactly(optional: tuple[str, ...] = (), **properties: Json) -> Json:
         required = [name for name in properties if name not in optional]
         return {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
 
-    def text(pattern: str, **more: Any) -> Json:
-        return {"type": "string", "pattern": pattern, **more}
-
-    username = text(
+    username = _text(
         _USERNAME,
         minLength=1,
         maxLength=USERNAME_MAX_LENGTH,
         description="Upper and lower case, full and half width are the same name. Besides what the pattern refuses, no "
         "character that Unicode leaves unassigned or private, and not too many ligatures.",
     )
-    password = text(r"^[^\u0000]*$", minLength=1, maxLength=PASSWORD_MAX_LENGTH, format="password")
+    password = _text(r"^[^\u0000]*$", minLength=1, maxLength=PASSWORD_MAX_LENGTH, format="password")
     long_password = password | {"minLength": settings.password_min_length}
-    line = text("^CallingPingAPI userID:[0-9]+ called [0-9]+ times$")
+    line = _text("^CallingPingAPI userID:[0-9]+ called [0-9]+ times$")
     return {
         "NewAccount": exactly(username=username, password=long_password),
         "Credentials": exactly(username=username, password=password),
         "Empty": exactly(),
         "LoggedIn": exactly(
-            message={"const": "Login successful"}, sessionToken=text(rf"^[A-Za-z0-9_-]{{{TOKEN_LENGTH}}}$")
+            message={"const": "Login successful"}, sessionToken=_text(rf"^[A-Za-z0-9_-]{{{TOKEN_LENGTH}}}$")
         ),
         "Session": exactly(
             userId={"type": "integer", "minimum": 1},
             username=username,
-            createdAt=text(_TIME, format="date-time"),
-            expiresAt=text(_TIME, format="date-time"),
+            createdAt=_text(_TIME, format="date-time"),
+            expiresAt=_text(_TIME, format="date-time"),
         ),
         "Top": exactly(topUsersCallingAPIAllTime={"type": "array", "maxItems": 10, "items": line}),
         "Count": exactly(estimatedCount={"type": "integer", "minimum": 0}),
