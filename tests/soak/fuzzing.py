@@ -70,6 +70,7 @@ async def _printed(folder: Path, command: str, **environ: str) -> str:
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
 
 async def _conform(stage: Stage, web: Process, more: str) -> tuple[_Report, str]:
@@ -93,7 +94,7 @@ async def _conform(stage: Stage, web: Process, more: str) -> tuple[_Report, str]
     13,
     "schemathesis",
     "requests made from the OpenAPI document, valid and invalid: every answer is one that the document describes",
-    full=5_000,
+    full=20_000,
     short=10,
     planted=(FLAWED,),
 )

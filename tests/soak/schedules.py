@@ -54,16 +54,17 @@ def _games() -> Iterator[_Game]:
 class _Run:
     """One schedule, of a new user with one session; it is cached only when there is somebody to evict it.
 
+    `left_s` is how long that session would still have lived when an actor first waited for its end.
+
     Args:
         store: the real one or the planted `Unfenced`.
-        ttl_s: of that session.
     """
 
     def __init__(self, stores: Stores, store: object, redis: RawRedis, user_id: int, turns: Turns) -> None:
         self._stores, self._store, self._redis, self._user_id, self._turns = stores, store, redis, user_id, turns
         self._first_process = self._process()
         self.tokens: list[str] = []
-        self.lived_long_enough = True
+        self.left_s: float | None = None
 
     async def play(self, game: _Game, ttl_s: float) -> None:
         """Log in, and let the actors take their turns."""
@@ -104,7 +105,7 @@ class _Run:
             await self._turns.step(self._evict)
         if actor == EXPIRE:
             left_s = await self._turns.step(until_expired, first)
-            self.lived_long_enough = self.lived_long_enough and left_s > 0
+            self.left_s = left_s if self.left_s is None else self.left_s
             await process.sessions.expire()
         if actor in (EXPIRE, LOG_IN):
             self.tokens.append(await process.sessions.start(self._user_id))
@@ -147,9 +148,10 @@ class _Table:
             await self._stores.sessions.sync()
             await self._judge(run, game, turns, "after a sync")
         await run.forget()
-        self.again += not run.lived_long_enough
-        self._ttl_s = SHORTEST_TTL_S if run.lived_long_enough else 2 * self._ttl_s
-        return run.lived_long_enough
+        too_short = run.left_s is not None and run.left_s <= 0
+        self.again += too_short
+        self._ttl_s = 2 * self._ttl_s if too_short else SHORTEST_TTL_S
+        return not too_short
 
     async def _judge(self, run: _Run, game: _Game, turns: Turns, when: str) -> None:
         order = "".join(str(choice.taken) for choice in turns.choices)
