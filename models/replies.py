@@ -9,7 +9,18 @@ from redis.exceptions import RedisError, ResponseError
 
 from models.errors import RedisAway, RedisFault, RedisRefused
 
-_NOT_NOW = ("OOM", "READONLY", "MISCONF", "LOADING", "NOREPLICAS", "CLUSTERDOWN", "MASTERDOWN", "BUSY", "TRYAGAIN")
+_NOT_NOW = (
+    "OOM",
+    "READONLY",
+    "MISCONF",
+    "LOADING",
+    "NOREPLICAS",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "BUSY",
+    "TRYAGAIN",
+    "NOSCRIPT",
+)
 """Replies of a server that could do it at another time; any other error reply is a fault of ours."""
 
 

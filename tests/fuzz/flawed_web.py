@@ -69,7 +69,6 @@ def _read_any_token(_sessions: Sessions, _token: str) -> Claims:
     return Claims(1, 1, int(time.time() * 2_000), b"")
 
 
-@usage.blueprint.delete("/top")
 async def _forget(_request: Request) -> HTTPResponse:
     return text("")
 
@@ -88,6 +87,7 @@ _CHANGES: list[tuple[Any, str, Any]] = [
 
 
 if __name__ == "__main__":
+    usage.blueprint.delete("/top")(_forget)
     with ExitStack() as stack:
         for target, name, value in _CHANGES:
             stack.enter_context(patch.object(target, name, value))

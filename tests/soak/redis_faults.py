@@ -203,7 +203,7 @@ async def _counted(stage: Stage, load: Load, name: str, outcome: Outcome) -> Non
     counted = await _total(stage) - known[1]
     while counted < admitted and time.monotonic() < end_at:
         before = counted
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(0.6)
         counted = await _total(stage) - known[1]
         if counted == before and admitted - counted <= admitted * 0.2:
             break
