@@ -87,7 +87,7 @@ _CHANGES: list[tuple[Any, str, Any]] = [
 
 
 if __name__ == "__main__":
-    usage.blueprint.delete("/top")(_forget)
+    usage.blueprint.add_route(_forget, "/top", methods=["DELETE"])
     with ExitStack() as stack:
         for target, name, value in _CHANGES:
             stack.enter_context(patch.object(target, name, value))
