@@ -5,7 +5,7 @@ schedule, the order in which the steps were taken, says all, and running an acto
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import msgspec
@@ -78,7 +78,7 @@ class Turns:
             await asyncio.sleep(0)
 
 
-async def every_schedule(run: Callable[[Turns], Awaitable[bool]]) -> AsyncIterator[Turns]:
+async def every_schedule(run: Callable[[Turns], Awaitable[bool]]) -> AsyncGenerator[Turns, None]:
     """Run again and again, each time in another order, until there is no other.
 
     Depth first: the last choice that had another option takes it, and what follows is found anew.
