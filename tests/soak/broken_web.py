@@ -7,11 +7,14 @@ from unittest.mock import patch
 
 from api import __main__, app
 from models import database, heartbeat
+from models.outage import LocalGate
+from models.records import Verdict
 from models.usage import Admission, Usage
 from models.watch import Watch
 
 NO_BREAKER = "no-breaker"
 ERRORS_ARE_ANSWERS = "errors-are-answers"
+NO_LIMIT_ALONE = "no-limit-alone"
 NO_DEADLINE = "no-deadline"
 SECOND_SIGNAL_CUTS = "second-signal-cuts"
 LOOKING_OFTEN = "looking-often"
@@ -30,12 +33,19 @@ def _changes(fault: str) -> list[tuple[Any, str, Any]]:
     async def refuse(self: Usage, call: Any, *, count: bool) -> Admission:
         return Admission("session_unknown")
 
+    def unlimited(self: LocalGate, user_id: int, now_us: int, *, count: bool) -> Verdict:
+        self._limits = ()
+        return admit(self, user_id, now_us, count=count)
+
+    admit = LocalGate.admit
+
     async def as_the_framework_does(_: Any) -> None:
         """Leave the signals to it."""
 
     changes: dict[str, list[tuple[Any, str, Any]]] = {
         NO_BREAKER: [(Watch, "lose", Watch.poke)],
         ERRORS_ARE_ANSWERS: [(Usage, "_admit_alone", refuse)],
+        NO_LIMIT_ALONE: [(LocalGate, "admit", unlimited)],
         NO_DEADLINE: [
             (database.Database.deadline, "__defaults__", (600.0,)),
             (database.Database.deadline.__wrapped__, "__defaults__", (600.0,)),  # type: ignore[attr-defined]

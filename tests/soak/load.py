@@ -153,15 +153,18 @@ class Load:
         ports: of the web processes.
         tokens: user id to token.
         calls_a_second: of all users together.
+        hasty: a user who calls between any two others, and so makes half of all calls.
     """
 
     def __init__(
-        self, ports: Sequence[int], tokens: Mapping[int, str], calls_a_second: float, path: str = "/ping"
+        self, ports: Sequence[int], tokens: Mapping[int, str], calls_a_second: float, *, hasty: int | None = None
     ) -> None:
         self.calls: list[Call] = []
         self.admitted: Counter[int] = Counter()
-        self._ports = cycle(ports)
-        self._users = cycle([(user_id, request("GET", path, token)) for user_id, token in tokens.items()])
+        # Two calls in a row to each port, else a hasty user would always meet the same one of two.
+        self._ports = cycle(port for port in ports for _ in range(2))
+        order = [user for user_id in tokens if user_id != hasty for user in (hasty, user_id) if user is not None]
+        self._users = cycle([(user_id, request("GET", "/ping", tokens[user_id])) for user_id in order])
         self._every_s = 1 / calls_a_second
         self._connections = Connections()
         self._going = asyncio.Event()
