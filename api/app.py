@@ -17,7 +17,7 @@ from api.gate import RateLimitHeaders
 from api.heads import MAX_BODY_BYTES
 from api.openapi import document
 from api.requests import IdentifiedRequest
-from api.routes import accounts, health, openapi, ping, usage
+from api.routes import accounts, health, openapi, ping, usage, verify
 from models.connections import open_stores
 from models.errors import SettingsError
 from models.settings import Settings
@@ -61,7 +61,8 @@ def build_app(settings: Settings) -> App:
     app.config.ACCESS_LOG = False
     app.ctx.rate_limit_headers = RateLimitHeaders(settings.rate_limits)
     app.ctx.description = msgspec.json.encode(document(settings))
-    app.blueprint([accounts.blueprint, ping.blueprint, usage.blueprint, health.blueprint, openapi.blueprint])
+    nouns = accounts, ping, verify, usage, health, openapi
+    app.blueprint([noun.blueprint for noun in nouns])
     _attach_stores(app, settings)
     app.after_server_start(_stop_once)
     return app

@@ -52,22 +52,27 @@ def problem(status: int, error: str, code: str, headers: dict[str, str] | None =
     return Answer(msgspec.json.encode({"error": error, "code": code}), status, as_sent(headers or {}))
 
 
+def refusal(error: errors.ServiceError) -> Answer:
+    """The answer to what `models` could not do."""
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return problem(STATUS.get(type(error), 500), str(error), error.code, headers)
+
+
 class Errors(ErrorHandler):
     """Answers for whatever a handler or the framework raised."""
 
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
         if isinstance(exception, errors.ServiceError):
-            wait_s = exception.retry_after_s
-            headers = {} if wait_s is None else {"Retry-After": str(wait_s)}
-            return problem(STATUS.get(type(exception), 500), str(exception), exception.code, headers)
+            return refusal(exception)
         if isinstance(exception, RequestCancelled):
             return problem(400, "The request ended too early", "incomplete_request")  # nobody is there to read it
         if isinstance(exception, SanicException) and exception.status_code in REFUSALS:
             error, code = REFUSALS[exception.status_code]
             given = {name.lower(): str(value) for name, value in (exception.headers or {}).items()}
             headers = {name.title(): given[name] for name in _FORWARDED_HEADERS if name in given}
-            if headers.get("Allow") == "GET":
-                headers["Allow"] = "GET, HEAD"
+            if "Allow" in headers:
+                allowed = set(headers["Allow"].split(", "))
+                headers["Allow"] = ", ".join(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))
             if exception.status_code == 503:
                 headers.setdefault("Retry-After", "1")
             return problem(exception.status_code, error, code, headers)

@@ -7,6 +7,7 @@ from typing import Any
 
 from api.heads import MAX_BODY_BYTES
 from api.refusals import FIELDS, REFUSALS, Json, answer, refused
+from api.routes.verify import METHODS
 from models.accounts import PASSWORD_MAX_LENGTH, USERNAME_MAX_LENGTH
 from models.settings import Settings
 from models.tokens import TOKEN_LENGTH
@@ -48,7 +49,8 @@ def document(settings: Settings) -> Json:
         "paths": {
             path: {"parameters": [{"$ref": "#/components/parameters/RequestId"}], method: operation}
             for path, (method, operation) in (_PATHS | _PATHS_OF_OPERATORS).items()
-        },
+        }
+        | {"/verify": {"parameters": [{"$ref": "#/components/parameters/RequestId"}, _DIALECT]} | _verify()},
         "components": {
             "schemas": _schemas(settings),
             "responses": {name: refusal.response() for name, refusal in REFUSALS.items()},
@@ -172,6 +174,30 @@ _PATHS: dict[str, tuple[str, Json]] = {
         ),
     ),
 }
+
+
+def _verify() -> Json:
+    """The same operation for every method: a proxy passes on that of the call it asks about."""
+    admitted = answer(
+        200,
+        "Admitted: for a proxy, which passes these fields on.",
+        "Empty",
+        {},
+        *("X-User-Id", "X-User-Name", "X-Session-Expires", "RateLimit-Policy", "RateLimit"),
+    )
+    about = "Whether a call to another service may go on; limited and counted. A body is ignored."
+    return {
+        method.lower(): _operation(
+            f"verify{method.title()}",
+            about,
+            admitted,
+            *(*_TOKEN, "RateLimited", "RefusedToNginx"),
+            security=[{"session": []}],
+        )
+        for method in METHODS
+    }
+
+
 _PATHS_OF_OPERATORS: dict[str, tuple[str, Json]] = {
     "/health/live": (
         "get",
@@ -192,6 +218,12 @@ _PATHS_OF_OPERATORS: dict[str, tuple[str, Json]] = {
     ),
 }
 
+_DIALECT: Json = {
+    "name": "dialect",
+    "in": "query",
+    "description": "`nginx` gets 403 for what its `auth_request` does not understand.",
+    "schema": {"enum": ["nginx"]},
+}
 _REQUEST_ID: Json = {
     "name": "X-Request-Id",
     "in": "header",

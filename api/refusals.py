@@ -12,8 +12,8 @@ _POLICY = r'"default(-[2-8])?";q=[1-9][0-9]*;w=[1-9][0-9]*'
 _STATE = r'"default(-[2-8])?";r=[0-9]+;t=[1-9][0-9]*'
 
 
-def _field(about: str, **schema: Any) -> Json:
-    return {"required": True, "description": about, "schema": schema}
+def _field(about: str, *, required: bool = True, **schema: Any) -> Json:
+    return {"required": required, "description": about, "schema": schema}
 
 
 FIELDS: Json = {
@@ -29,8 +29,19 @@ FIELDS: Json = {
     ),
     "Retry-After": _field("Seconds.", type="integer", minimum=1),
     "WWW-Authenticate": _field("RFC 6750, 3.", enum=["Bearer", 'Bearer error="invalid_token"']),
-    "Allow": _field("What is allowed.", enum=["GET, HEAD", "POST"]),
+    "X-User-Id": _field("Whose call it is.", type="integer", minimum=1),
+    "X-User-Name": _field(
+        "UTF-8, percent-encoded; not there while PostgreSQL is away and the name was not asked for before.",
+        required=False,
+        type="string",
+    ),
+    "X-Session-Expires": _field("RFC 3339, in UTC.", type="string", format="date-time"),
+    "X-Gate-Status": _field("The true status, with `dialect=nginx`.", enum=["401", "429", "503"]),
+    "X-Gate-Code": _field("The error's `code`.", type="string"),
+    "Allow": _field("What is allowed.", type="string", pattern="^[A-Z]+(, [A-Z]+)*$"),
 }
+_SOMETIMES = ("RateLimit-Policy", "RateLimit", "X-Gate-Status", "X-Gate-Code")
+FIELDS |= {f"Optional-{name}": FIELDS[name] | {"required": False} for name in _SOMETIMES}
 """Name → header field."""
 
 
@@ -83,7 +94,7 @@ class Refusal(NamedTuple):
 
 def _headers(*fields: str) -> Json:
     names = (*ON_EVERY_ANSWER, "X-Request-Id", *fields)
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+    return {name.removeprefix("Optional-"): {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 _SENTENCES: dict[str, str] = {
@@ -98,6 +109,7 @@ _SENTENCES: dict[str, str] = {
 """Code → what the answer says, or one of the things that it says."""
 
 _WAIT = ("Retry-After",)
+_TO_NGINX = ("Optional-X-Gate-Status", "Optional-X-Gate-Code")
 _LIMITS = ("RateLimit-Policy", "RateLimit", "Retry-After")
 
 REFUSALS: dict[str, Refusal] = {
@@ -105,8 +117,14 @@ REFUSALS: dict[str, Refusal] = {
     "InvalidCredentials": Refusal(
         401, "The same for an unknown user, a wrong password and a disabled user.", ("invalid_credentials",), fixed=True
     ),
-    "NoSession": Refusal(401, "The `code` says why.", tuple(WHY), ("WWW-Authenticate",)),
+    "NoSession": Refusal(401, "The `code` says why.", tuple(WHY), ("WWW-Authenticate", *_TO_NGINX)),
     "SignupDisabled": Refusal(403, "The operator creates the accounts here.", ("signup_disabled",)),
+    "RefusedToNginx": Refusal(
+        403,
+        "With `dialect=nginx`, for 429 and 503, which stand in `X-Gate-Status`.",
+        ("rate_limited", "store_unavailable"),
+        ("X-Gate-Status", "X-Gate-Code", "Retry-After", "Optional-RateLimit-Policy", "Optional-RateLimit"),
+    ),
     "NotFound": Refusal(404, "No such path.", ("not_found",)),
     "MethodNotAllowed": Refusal(405, "Not with this method.", ("method_not_allowed",), ("Allow",)),
     "TooSlow": Refusal(408, "The request did not arrive in time.", ("request_timeout",)),

@@ -1,6 +1,7 @@
 """Accounts: sign up, log in, log out; and what an operator does to them."""
 
 import unicodedata
+from contextlib import suppress
 
 from tortoise.exceptions import IntegrityError
 
@@ -26,6 +27,8 @@ USERNAME_MAX_LENGTH = 64
 USERNAME_KEY_MAX_LENGTH = 256
 PASSWORD_MAX_LENGTH = 256
 KNOWN_ADDRESSES = 5
+KNOWN_NAMES = 16_384
+"""Names that are remembered; a name never changes."""
 
 # Default_Ignorable_Code_Point (Unicode, DerivedCoreProperties) among letters and marks: names that look alike.
 _IGNORABLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | frozenset(
@@ -49,6 +52,7 @@ class Accounts:
         self._database = database
         self._sessions = sessions
         self._passwords = passwords
+        self._names: dict[int, str] = {}
 
     async def sign_up(self, username: str, password: str, origin: Origin = LOCAL) -> int:
         """Create an account by its future user; returns its id.
@@ -82,6 +86,20 @@ class Accounts:
         except IntegrityError as error:
             raise UsernameTaken() from error
         return int(user.id)
+
+    async def name_of(self, user_id: int) -> str | None:
+        """A user's name, from memory after the first time; None when PostgreSQL is away or has no such user."""
+        name = self._names.get(user_id)
+        if name is None:
+            with suppress(StoreUnavailable):
+                async with self._database.deadline():
+                    user = await User.get_or_none(id=user_id)
+                    name = user.username if user else None
+        if name is not None:
+            self._names[user_id] = name
+            if len(self._names) > KNOWN_NAMES:
+                del self._names[next(iter(self._names))]
+        return name
 
     async def any(self) -> bool:
         """Whether there is an account at all."""

@@ -97,7 +97,8 @@ def codes(described: Json, operation: Json) -> set[str]:
 def untrue(described: Json, response: Json, headers: dict[str, str], body: bytes) -> list[str]:
     """What of an answer is not as the response says."""
     response = resolved(described, response)
-    fields = {name.lower(): resolved(described, it)["schema"] for name, it in response["headers"].items()}
+    described_as = {name.lower(): resolved(described, it) for name, it in response["headers"].items()}
+    fields = {name: it["schema"] for name, it in described_as.items() if it["required"] or name in headers}
     found = [f"{name} is not described" for name in {*headers} - {*fields} - OF_THE_CONNECTION]
     for name, schema in fields.items():
         value: Any = headers.get(name)

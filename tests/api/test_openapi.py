@@ -14,6 +14,7 @@ import pytest
 from api.errors import REFUSALS, STATUS
 from api.gate import WHY
 from api.openapi import VERSION, document
+from api.routes.verify import METHODS
 from models.accounts import _check_username
 from models.errors import InvalidInput
 from models.limits import parse_limits
@@ -38,6 +39,7 @@ CODES: dict[str, set[str]] = {
     "GET /health/live": set(),
     "GET /health/ready": {"not_ready", "store_unavailable"},
     "GET /openapi.json": set(),
+    **{f"{method} /verify": {*WHY, "rate_limited", "store_unavailable"} for method in METHODS},
 }
 """Route → the codes that it can answer, besides those that every route can."""
 

@@ -19,7 +19,7 @@ from tests.soak.stage import ROOT, Process, Stage
 FLAWED = "a flaw for each check"
 LAX = "lax parsers"
 SEED = 1
-OPERATIONS = 10
+OPERATIONS = 16
 MOST_S = 120
 """For each target of the parsers."""
 
