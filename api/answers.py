@@ -1,6 +1,7 @@
 """Answers whose head is bytes before they are sent."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -94,6 +95,11 @@ class Answer(HTTPResponse):
 def json(content: dict[str, Any], status: int = 200) -> Answer:
     """A JSON body."""
     return Answer(msgspec.json.encode(content), status)
+
+
+def rfc3339(at: datetime) -> str:
+    """A time in UTC, to the millisecond, as every answer writes it (RFC 3339, 5.6)."""
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def empty() -> Answer:

@@ -1,7 +1,7 @@
 """Accounts: sign up, log in, log out; and what an operator does to them."""
 
+import time
 import unicodedata
-from contextlib import suppress
 
 from tortoise.exceptions import IntegrityError
 
@@ -30,6 +30,9 @@ KNOWN_ADDRESSES = 5
 KNOWN_NAMES = 16_384
 """Names that are remembered; a name never changes."""
 
+NAME_DEADLINE_S = 0.2
+NO_NAMES_S = 1.0
+
 # Default_Ignorable_Code_Point (Unicode, DerivedCoreProperties) among letters and marks: names that look alike.
 _IGNORABLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | frozenset(
     map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
@@ -53,6 +56,7 @@ class Accounts:
         self._sessions = sessions
         self._passwords = passwords
         self._names: dict[int, str] = {}
+        self._no_names_until_s = 0.0
 
     async def sign_up(self, username: str, password: str, origin: Origin = LOCAL) -> int:
         """Create an account by its future user; returns its id.
@@ -88,18 +92,25 @@ class Accounts:
         return int(user.id)
 
     async def name_of(self, user_id: int) -> str | None:
-        """A user's name, from memory after the first time; None when PostgreSQL is away or has no such user."""
+        """A user's name, from memory after the first time; None when PostgreSQL does not say it at once.
+
+        A name is no reason to hold an admitted call: whoever asks waits briefly, and after a failure nobody asks.
+        """
         name = self._names.get(user_id)
-        if name is None:
-            with suppress(StoreUnavailable):
-                async with self._database.deadline():
-                    user = await User.get_or_none(id=user_id)
-                    name = user.username if user else None
-        if name is not None:
-            self._names[user_id] = name
-            if len(self._names) > KNOWN_NAMES:
-                del self._names[next(iter(self._names))]
-        return name
+        if name is not None or time.monotonic() < self._no_names_until_s:
+            return name
+        try:
+            async with self._database.deadline(NAME_DEADLINE_S):
+                user = await User.get_or_none(id=user_id)
+        except StoreUnavailable:
+            self._no_names_until_s = time.monotonic() + NO_NAMES_S
+            return None
+        if user is None:
+            return None
+        if len(self._names) >= KNOWN_NAMES:
+            del self._names[next(iter(self._names))]
+        self._names[user_id] = user.username
+        return user.username
 
     async def any(self) -> bool:
         """Whether there is an account at all."""

@@ -1,10 +1,8 @@
 """Sign up, log in, log out, and what my session is."""
 
-from datetime import datetime
-
 from sanic import Blueprint, HTTPResponse, Request
 
-from api.answers import empty, json
+from api.answers import empty, json, rfc3339
 from api.bodies import read_credentials
 from api.gate import signed, unauthorized
 from api.origin import origin_of
@@ -49,11 +47,7 @@ async def describe_session(request: Request, claims: Claims) -> HTTPResponse:
         {
             "userId": found.user_id,
             "username": found.username,
-            "createdAt": _rfc3339(found.created_at),
-            "expiresAt": _rfc3339(found.expires_at),
+            "createdAt": rfc3339(found.created_at),
+            "expiresAt": rfc3339(found.expires_at),
         }
     )
-
-
-def _rfc3339(at: datetime) -> str:
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from api.answers import Answer, as_sent
+from api.answers import Answer, as_sent, rfc3339
 from api.dialects import in_dialect
 from api.gate import limited
 from models.connections import Stores
@@ -27,8 +27,8 @@ async def verify(request: Request) -> HTTPResponse:
 
 def _identity(claims: Claims, name: str | None) -> bytes:
     """The header fields that say whose call it is: a name in UTF-8, percent-encoded (RFC 3986, 2.1)."""
-    expires_at = datetime.fromtimestamp(claims.expires_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    fields = {"X-User-Id": str(claims.user_id), "X-Session-Expires": expires_at.replace("+00:00", "Z")}
+    expires_at = datetime.fromtimestamp(claims.expires_ms / 1000, UTC)
+    fields = {"X-User-Id": str(claims.user_id), "X-Session-Expires": rfc3339(expires_at)}
     if name is not None:
         fields["X-User-Name"] = quote(name, safe="@+!$&'()*,;=:")
     return as_sent(fields)

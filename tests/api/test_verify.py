@@ -1,10 +1,15 @@
 """Forward auth: what `/verify` tells a proxy, and what it tells nginx, which understands less."""
 
+import asyncio
+import socket
+import time
+
 import pytest
 
 from api.routes.verify import METHODS
+from models import database
 from models.limits import parse_limits
-from tests.api.conftest import Api, Start, decoded
+from tests.api.conftest import DEADLINE_S, Api, Start, decoded
 
 
 @pytest.mark.parametrize("method", [*METHODS, "HEAD"])
@@ -27,6 +32,30 @@ def test_a_name_cannot_end_its_header_field(api: Api) -> None:
     api.sign_up("Zoë b: c")
     answer = api.get("/verify", api.log_in("Zoë b: c"))
     assert answer.headers["x-user-name"] == "Zo%C3%AB%20b:%20c"
+
+
+def test_an_admitted_call_waits_for_no_name(api: Api, start: Start) -> None:
+    """A PostgreSQL that takes connections and says nothing is asked once, by one call, and briefly."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"postgres://app@127.0.0.1:{silent.getsockname()[1]}/gatehouse"
+        hung = start(database_url=address, rate_limits=parse_limits("100/1h"))
+        token = api.start_session(1)
+        hung.run(_trusting(hung))
+        began_s = time.monotonic()
+        answers = [hung.get("/verify", token) for _ in range(5)]
+        took_s = time.monotonic() - began_s
+    assert [answer.status_code for answer in answers] == [200] * 5
+    assert all("x-user-name" not in answer.headers for answer in answers)
+    assert took_s < database.QUERY_DEADLINE_S, "each of them has waited as long as a query may take"
+
+
+async def _trusting(api: Api) -> None:
+    """Until the process has looked at its connection to Redis; before, it asks PostgreSQL about sessions."""
+    await api.stores.usage.top()
+    api.stores.usage._watch.poke()
+    async with asyncio.timeout(DEADLINE_S):
+        while not api.stores.usage.trusts_redis:
+            await asyncio.sleep(0.01)
 
 
 def test_nginx_is_told_the_true_status_in_a_field(api: Api) -> None:
