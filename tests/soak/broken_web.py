@@ -34,7 +34,8 @@ def _changes(fault: str) -> list[tuple[Any, str, Any]]:
         return Admission("session_unknown")
 
     def unlimited(self: LocalGate, user_id: int, now_us: int, *, count: bool) -> Verdict:
-        self._limits = ()
+        self._called_at.clear()
+        self._remembered = 0
         return admit(self, user_id, now_us, count=count)
 
     admit = LocalGate.admit
