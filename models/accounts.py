@@ -30,7 +30,7 @@ KNOWN_ADDRESSES = 5
 KNOWN_NAMES = 16_384
 """Names that are remembered; a name never changes."""
 
-NAME_DEADLINE_S = 0.2
+NAME_DEADLINE_S = 1.0
 NO_NAMES_S = 1.0
 
 # Default_Ignorable_Code_Point (Unicode, DerivedCoreProperties) among letters and marks: names that look alike.
