@@ -8,6 +8,7 @@ import msgspec
 from sanic.http import Stage
 from sanic.response import HTTPResponse
 
+from api.answered import answered
 from api.exchange import ON_EVERY_ANSWER, Exchange
 
 _STATUS = {
@@ -90,6 +91,7 @@ class Answer(HTTPResponse):
         stream.response_size = len(body)
         await stream._send(sent)
         stream.stage = Stage.IDLE
+        answered(stream.request, self.status, len(body), stream.perft0)
 
 
 def json(content: dict[str, Any], status: int = 200) -> Answer:

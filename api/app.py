@@ -13,7 +13,7 @@ from sanic import Config, Sanic
 
 from api.connection import Connection
 from api.errors import Errors
-from api.gate import RateLimitHeaders
+from api.gate import check_policies
 from api.heads import MAX_BODY_BYTES
 from api.openapi import document
 from api.requests import IdentifiedRequest
@@ -59,7 +59,6 @@ def build_app(settings: Settings) -> App:
     app.config.GRACEFUL_SHUTDOWN_TIMEOUT = SHUTDOWN_GRACE_S
     app.config.MOTD = False
     app.config.ACCESS_LOG = False
-    app.ctx.rate_limit_headers = RateLimitHeaders(settings.rate_limits)
     app.ctx.description = msgspec.json.encode(document(settings))
     nouns = accounts, ping, verify, usage, health, openapi
     app.blueprint([noun.blueprint for noun in nouns])
@@ -74,6 +73,7 @@ def _attach_stores(app: App, settings: Settings) -> None:
     @app.before_server_start
     async def open_(app: App) -> None:
         app.ctx.stores = await opened.enter_async_context(open_stores(settings))
+        check_policies(app, app.ctx.stores.usage.policies)
 
     @app.after_server_stop
     async def close(_app: App) -> None:

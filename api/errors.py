@@ -14,6 +14,7 @@ log = logging.getLogger("gatehouse.api")
 
 STATUS: dict[type[errors.ServiceError], int] = {
     errors.InvalidInput: 400,
+    errors.UnknownPolicy: 400,
     errors.InvalidCredentials: 401,
     errors.SignupDisabled: 403,
     errors.UsernameTaken: 409,

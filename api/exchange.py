@@ -8,6 +8,7 @@ from sanic.exceptions import BadRequest, PayloadTooLarge, SanicException
 from sanic.http import Http, Stage
 from sanic.http.http1 import HTTP_CONTINUE
 
+from api.answered import answered
 from api.heads import CHUNKED, MAX_BODY_BYTES, MAX_HEAD_BYTES, check_beginning, read_head, too_long
 
 MAX_CHUNK_LINE_BYTES = 64
@@ -29,6 +30,7 @@ class Exchange(Http):
     protocol: Any
     recv_buffer: bytearray
     request_body: Any
+    perft0: Any
 
     def __init__(self, protocol: Any) -> None:
         super().__init__(protocol)  # type: ignore[no-untyped-call]
@@ -148,3 +150,4 @@ class Exchange(Http):
         headers = self.response.headers
         headers.update(ON_EVERY_ANSWER | {"X-Request-Id": self.request.id})
         await super().http1_response_header(data, end_stream)
+        answered(self.request, self.response.status, len(data), self.perft0)

@@ -1,17 +1,20 @@
 """The gate: Bearer header → `usage.admit` → the handler. 401 and 429 are made here alone."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import wraps
+from functools import lru_cache, wraps
+from typing import Any, overload
 
-from sanic import HTTPResponse, Request
+from sanic import HTTPResponse, Request, Sanic
 
 from api.answers import Answer
 from api.errors import problem
 from models.connections import Stores
+from models.errors import SettingsError, UnknownPolicy
 from models.limits import RateLimit
+from models.policies import DEFAULT, Applied, Policies
 from models.sessions import Reason
 from models.tokens import Claims
-from models.usage import Admission
+from models.usage import Admission, Usage
 
 Handler = Callable[[Request], Awaitable[HTTPResponse]]
 ClaimsHandler = Callable[[Request, Claims], Awaitable[HTTPResponse]]
@@ -26,31 +29,67 @@ WHY: dict[Reason, str] = {
 }
 
 
-def limited(handler: Handler) -> Handler:
-    """Protect a route: a valid session, within all limits, counted; one Redis round trip."""
+PolicyOf = Callable[[Request], str]
+"""By which policies a request is judged, their names between commas."""
 
+
+@overload
+def limited(handler: Handler) -> Handler: ...
+@overload
+def limited(*, policy: str | PolicyOf = DEFAULT) -> Callable[[Handler], Handler]: ...
+def limited(handler: Handler | None = None, *, policy: str | PolicyOf = DEFAULT) -> Any:
+    """Protect a route: a valid session, within all limits, counted; one Redis round trip.
+
+    Args:
+        policy: names from `RATE_LIMITS`, between commas, by which the route's calls are judged; or what tells them.
+    """
+    if handler is None:
+        return lambda handler: _limited(handler, policy)
+    return _limited(handler, policy)
+
+
+def _limited(handler: Handler, policy: str | PolicyOf) -> Handler:
     @wraps(handler)
     async def gate(request: Request) -> HTTPResponse:
         token = bearer_token(request)
         if token is None:
             return unauthorized("missing_token")
-        stores: Stores = request.app.ctx.stores
-        admission = await stores.usage.admit(token)
+        usage: Usage = request.app.ctx.stores.usage
+        applied = usage.policies.named(policy if isinstance(policy, str) else policy(request))
+        admission = await usage.admit(token, applied)
         if admission.reason is not None:
             return unauthorized(admission.reason)
         if not admission.admitted:
-            return too_many(admission, request.app.ctx.rate_limit_headers)
+            return too_many(admission, rate_limit_headers(applied))
         request.ctx.claims = admission.claims
         response = await handler(request)
-        headers: RateLimitHeaders = request.app.ctx.rate_limit_headers
+        headers = rate_limit_headers(applied)
         if type(response) is Answer:
             response.fields += headers.fields(admission)
-        else:
+        elif headers.policy:
             response.headers["RateLimit-Policy"] = headers.policy
             response.headers["RateLimit"] = headers.state(admission)
         return response
 
+    gate.policy = policy  # type: ignore[attr-defined]  # for `check_policies`
     return gate
+
+
+def check_policies(app: Sanic[Any, Any], policies: Policies) -> None:
+    """See that there are all policies that routes are protected by.
+
+    Raises:
+        SettingsError: names the routes whose policy is missing.
+    """
+    problems = []
+    for route in app.router.routes:
+        policy = getattr(route.handler, "policy", DEFAULT)
+        try:
+            policies.named(policy if isinstance(policy, str) else DEFAULT)
+        except UnknownPolicy:
+            problems.append(f"RATE_LIMITS: has no policy {policy!r}, which /{route.path} is protected by")
+    if problems:
+        raise SettingsError(problems)
 
 
 def signed(handler: ClaimsHandler) -> Handler:
@@ -96,6 +135,12 @@ def too_many(admission: Admission, headers: "RateLimitHeaders") -> HTTPResponse:
     return problem(429, "Rate limit exceeded", "rate_limited", given)
 
 
+@lru_cache(maxsize=256)
+def rate_limit_headers(applied: Applied) -> "RateLimitHeaders":
+    """What writes the header fields of these policies."""
+    return RateLimitHeaders(applied.limits)
+
+
 class RateLimitHeaders:
     """Writes `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
 
@@ -115,7 +160,9 @@ class RateLimitHeaders:
         return self._state % tuple(numbers)
 
     def fields(self, admission: Admission) -> bytes:
-        """Both, as they are sent."""
+        """Both, as they are sent; nothing where only shadows judge."""
+        if not self.policy:
+            return b""
         return f"RateLimit-Policy: {self.policy}\r\nRateLimit: {self.state(admission)}\r\n".encode()
 
 

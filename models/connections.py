@@ -11,6 +11,7 @@ from models.heartbeat import Heartbeat
 from models.passwords import Passwords
 from models.sessions import Sessions
 from models.settings import Settings
+from models.snapshots import Snapshots
 from models.store import Store
 from models.throttle import LoginLimits, LoginThrottle
 from models.tokens import TokenSigner
@@ -26,6 +27,7 @@ class Stores:
     store: Store
     sessions: Sessions
     usage: Usage
+    snapshots: Snapshots
     accounts: Accounts
     heartbeat: Heartbeat
 
@@ -43,15 +45,17 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
     database = await Database.open(settings.database_url)
     store = Store(settings.redis_url)
     sessions = Sessions(database, store, TokenSigner(settings.secret_keys), settings.session_ttl_s)
-    usage = Usage(database, store, sessions, settings.rate_limits)
+    usage = Usage(store, sessions, settings.rate_limits)
     heartbeat = Heartbeat(store, settings.sync_interval_s)
     try:
+        await usage.begin()
         yield Stores(
             settings=settings,
             database=database,
             store=store,
             sessions=sessions,
             usage=usage,
+            snapshots=Snapshots(database, store.counters),
             accounts=Accounts(settings, database, sessions, passwords, LoginThrottle(store, _login_limits(settings))),
             heartbeat=heartbeat,
         )

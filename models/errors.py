@@ -20,6 +20,12 @@ class InvalidInput(ServiceError):
     code = "invalid_request"
 
 
+class UnknownPolicy(InvalidInput):
+    """There is no such policy in RATE_LIMITS, or more of them than may judge one call."""
+
+    code = "unknown_policy"
+
+
 class InvalidCredentials(ServiceError):
     """Invalid credentials."""
 

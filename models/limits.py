@@ -28,8 +28,8 @@ class RateLimit(msgspec.Struct, frozen=True):
     window_s: int
 
 
-def parse_limits(text: str) -> tuple[RateLimit, ...]:
-    """Read limits such as `1/5s` or `1/5s, 100/1h`; the first is named `default`, the next `default-2`.
+def parse_limits(text: str, policy: str = "default") -> tuple[RateLimit, ...]:
+    """Read limits such as `1/5s` or `1/5s, 100/1h`; the first is named as the policy is, the next `<policy>-2`.
 
     Args:
         text: `N/W` items between commas, W a whole number of `s`, `m`, `h` or `d`.
@@ -50,5 +50,5 @@ def parse_limits(text: str) -> tuple[RateLimit, ...]:
             raise ValueError(f"{item!r} must allow 1 to {MAX_CALLS} calls")
         if not 1 <= window_s <= MAX_WINDOW_S:
             raise ValueError(f"{item!r} must have a window of 1 second to 31 days")
-        limits.append(RateLimit("default" if number == 1 else f"default-{number}", calls, window_s))
+        limits.append(RateLimit(policy if number == 1 else f"{policy}-{number}", calls, window_s))
     return tuple(limits)

@@ -66,6 +66,7 @@ class ScriptRunner:
 
 ADMIT = Script("admit")
 ADD_CALLS = Script("add_calls")
+FOLD = Script("fold_calls")
 PUBLISH = Script("publish_session")
 RESERVE_LOGIN = Script("reserve_login")
 RELEASE_LOGIN = Script("release_login")

@@ -1,6 +1,7 @@
-"""What an error of Redis means: an outage, a refusal for now, or a fault of ours."""
+"""What a reply of Redis means; of an error: an outage, a refusal for now, or a fault of ours."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,6 +9,7 @@ from hiredis import ReplyError
 from redis.exceptions import RedisError, ResponseError
 
 from models.errors import RedisAway, RedisFault, RedisRefused
+from models.link import Link
 
 _NOT_NOW = (
     "OOM",
@@ -48,3 +50,14 @@ def checked(reply: Any) -> Any:
             raise RedisRefused() from reply
         raise RedisFault(str(reply))
     return reply
+
+
+async def ask(link: Link, commands: Sequence[bytes]) -> list[Any]:
+    """The checked replies to packed commands that are sent together."""
+    return [checked(reply) for reply in await asyncio.gather(*(link.call(command) for command in commands))]
+
+
+def time_us(reply: Sequence[bytes]) -> int:
+    """The reply to TIME, in microseconds since 1970."""
+    seconds, microseconds = reply
+    return int(seconds) * 1_000_000 + int(microseconds)

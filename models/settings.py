@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from models.errors import SettingsError
 from models.limits import RateLimit, parse_limits
+from models.policies import Policy, parse_policies
 
 T = TypeVar("T")
 
@@ -25,6 +26,7 @@ class Settings:
         secret_keys: token signing keys, at least 32 characters each; the first signs, all verify.
         session_ttl_s: seconds from login to the session's end.
         login_limits_*: wrong attempts to log in, see `models.throttle`.
+        policy_header: a field that a proxy sets to choose the policies of `/verify`; none when empty.
         trusted_proxies: how many in front of us; as many entries at the end of `proxy_header` are believed.
         *_interval_s: seconds between two runs of a worker's job.
     """
@@ -36,13 +38,14 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     session_ttl_s: int = 1800
-    rate_limits: tuple[RateLimit, ...] = parse_limits("1/5s")
+    rate_limits: tuple[Policy, ...] = parse_policies("1/5s")
     login_limits_user: tuple[RateLimit, ...] = parse_limits("10/15m, 100/1d")
     login_limits_user_address: tuple[RateLimit, ...] = parse_limits("10/15m")
     login_limits_address: tuple[RateLimit, ...] = parse_limits("200/10m")
     login_limits_all: tuple[RateLimit, ...] = parse_limits("600/1m")
     trusted_proxies: int = 0
     proxy_header: str = "X-Forwarded-For"
+    policy_header: str = ""
     ping_delay_ms: int = 200
     password_min_length: int = 8
     signup: bool = True
@@ -131,6 +134,12 @@ def _proxy_header(text: str) -> str:
     return names[text.lower()]
 
 
+def _policy_header(text: str) -> str:
+    if not re.fullmatch(r"X-[A-Za-z0-9-]{1,62}", text):
+        raise ValueError("not a name like X-Gate-Policy")
+    return text
+
+
 def _switch(text: str) -> bool:
     words = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
     if text.lower() not in words:
@@ -198,13 +207,14 @@ _OPTIONAL: dict[str, tuple[Callable[[str], Any], str]] = {
     "host": (_text, "an address to listen on"),
     "port": (_whole(1, 65_535), "a port, 1 to 65535"),
     "session_ttl_s": (_whole(1, 31_536_000), "seconds, 1 to 31536000"),
-    "rate_limits": _LIMITS,
+    "rate_limits": (parse_policies, "limits like 1/5s, or policies like default=1/5s; search=20/1m, 500/1h"),
     "login_limits_user": _LIMITS,
     "login_limits_user_address": _LIMITS,
     "login_limits_address": _LIMITS,
     "login_limits_all": _LIMITS,
     "trusted_proxies": (_whole(0, 10), "how many proxies are in front, 0 to 10"),
     "proxy_header": (_proxy_header, "X-Forwarded-For or Forwarded"),
+    "policy_header": (_policy_header, "the name of a header field that your proxy sets, such as X-Gate-Policy"),
     "ping_delay_ms": (_whole(0, 20_000), "milliseconds, 0 to 20000"),
     "password_min_length": (_whole(1, 128), "characters, 1 to 128"),
     "signup": (_switch, "on or off"),

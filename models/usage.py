@@ -1,38 +1,27 @@
-"""Usage: admit a call (session, limits and count in one round trip), rank and count the callers, keep the counters."""
+"""Usage: admit a call (session, limits and count in one round trip), rank and count the callers."""
 
-import secrets
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
 
 import msgspec
 
-from models.database import Database, load_sql
 from models.errors import RedisAway, RedisRefused, ReplyLost
-from models.limits import RateLimit
 from models.outage import LocalGate
+from models.policies import Applied, Policies, Policy
 from models.records import ADMITTED, MISSING, SUPERSEDED, Verdict
 from models.sessions import Reason, Sessions, why_superseded
-from models.store import BUCKETS, Store
+from models.store import Store
 from models.tokens import Claims
 from models.watch import Watch
+from models.windows import Period, current
 
 TOP_COUNT = 10
-CHUNK = 128
 
 FALLBACK_TRIES = 3
 
 KNOWN_TOKENS = 16_384
 """Tokens whose signature was checked lately, at about a kilobyte each."""
-
-_LOCK_CLASS = 0x67617465  # 'gate'
-_LOCK_BUCKET = load_sql("lock_bucket")
-_UPSERT_TOTALS = load_sql("upsert_call_totals")
-_UPSERT_SKETCH = load_sql("upsert_caller_sketch")
-_READ_TOTALS = load_sql("read_call_totals")
-_READ_SKETCH = load_sql("read_caller_sketch")
-_READ_NUMBERS = load_sql("read_snapshot_numbers")
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -41,9 +30,11 @@ class Admission(msgspec.Struct, frozen=True):
     Args:
         reason: why there is no valid session; None when there is one.
         admitted: the call may go on, and was counted. False with no reason: a limit refused it and nothing changed.
-        remaining: for each limit, calls left in its current window.
-        reset_us: for each limit, microseconds until the oldest counted call leaves its window.
+        remaining: for each enforced limit, calls left in its current window.
+        reset_us: for each enforced limit, microseconds until the oldest counted call leaves its window.
         claims: whose call it is, when there is a valid session.
+        applied: by which policies it was judged, when there is a valid session.
+        shadowed: the names of the shadow policies that would have refused an admitted call.
     """
 
     reason: Reason | None = None
@@ -51,6 +42,8 @@ class Admission(msgspec.Struct, frozen=True):
     remaining: Sequence[int] = ()
     reset_us: Sequence[int] = ()
     claims: Claims | None = None
+    applied: Applied | None = None
+    shadowed: Sequence[str] = ()
 
     @property
     def wait_us(self) -> int:
@@ -66,6 +59,7 @@ class _Call(msgspec.Struct, frozen=True):
     """
 
     claims: Claims
+    applied: Applied
     command: bytes
 
 
@@ -73,46 +67,46 @@ class _NotOurs(Exception):
     """No key of ours signed the token."""
 
 
-def _admission(claims: Claims, verdict: Verdict) -> Admission:
+def _admission(call: _Call, verdict: Verdict) -> Admission:
     if verdict.outcome == SUPERSEDED:
-        return Admission(why_superseded(claims, verdict.cached))
-    return Admission(None, verdict.outcome == ADMITTED, verdict.remaining, verdict.reset_us, claims)
+        return Admission(why_superseded(call.claims, verdict.cached))
+    applied, remaining, reset_us = call.applied, verdict.remaining, verdict.reset_us
+    admitted = verdict.outcome == ADMITTED
+    shadowed: tuple[str, ...] = ()
+    if applied.shadows:
+        enforced = len(applied.limits)
+        if admitted:
+            shadowed = _shadowed(applied.shadows, remaining[enforced:])
+        remaining, reset_us = remaining[:enforced], reset_us[:enforced]
+    return Admission(None, admitted, remaining, reset_us, call.claims, applied, shadowed)
 
 
-class _Emptied(Exception):
-    """Redis lost the counters while a snapshot read them."""
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """What one snapshot did."""
-
-    buckets: int
-    users: int
-
-
-class Restored(msgspec.Struct, frozen=True):
-    """What one restore did."""
-
-    buckets: int
-    users: int
+def _shadowed(shadows: Sequence[Policy], remaining: Sequence[int]) -> tuple[str, ...]:
+    """Which of them have no call left for this one: at least one of their limits went below zero."""
+    left = iter(remaining)
+    lows = [(policy.name, min([next(left) for _ in policy.limits])) for policy in shadows]
+    return tuple(name for name, low in lows if low < 0)
 
 
 class Usage:
     """The gate's one call, and the counters behind it.
 
     Args:
-        limits: what every admitted call must pass, all of it.
+        policies: one of them is `default`.
     """
 
-    def __init__(self, database: Database, store: Store, sessions: Sessions, limits: Sequence[RateLimit]) -> None:
-        self._local = LocalGate(limits)
+    def __init__(self, store: Store, sessions: Sessions, policies: Sequence[Policy]) -> None:
+        self._local = LocalGate()
         self._watch = Watch(store, self._local)
-        self._database = database
         self._store = store
         self._sessions = sessions
-        self._limits = tuple(limits)
+        self.policies = Policies(policies)
         # Signature, digest, keys and packing are a function of the token, and a client sends the same one all day.
         self._call = lru_cache(maxsize=KNOWN_TOKENS)(self._read_token)
+
+    async def begin(self) -> None:
+        """Look at Redis before the first call comes."""
+        await self._watch.look()
 
     async def close(self) -> None:
         await self._watch.close()
@@ -122,17 +116,18 @@ class Usage:
         """Whether cached sessions are believed without a look into PostgreSQL."""
         return self._watch.trusted == self._store.generation and not self._store.away
 
-    async def admit(self, token: str) -> Admission:
+    async def admit(self, token: str, applied: Applied | None = None) -> Admission:
         """Admit one call, or say why not.
 
         Args:
             token: as the client sent it.
+            applied: by which policies to judge it, from `policies`; None for the default.
 
         Raises:
             StoreUnavailable: whether the session is valid cannot be known now.
         """
         try:
-            call = self._call(token)
+            call = self._call(token, applied or self.policies.default)
         except _NotOurs:
             return Admission("malformed_token")
         if call.claims.expires_ms <= time.time() * 1000:
@@ -154,7 +149,7 @@ class Usage:
         for _ in range(FALLBACK_TRIES):
             verdict = await self._store.admit(call.command)
             if verdict.outcome != MISSING:
-                return _admission(call.claims, verdict)
+                return _admission(call, verdict)
             reason = await self._sessions.fall_back(call.claims)
             if reason is not None:
                 return Admission(reason)
@@ -177,81 +172,29 @@ class Usage:
         reason = await self._sessions.fall_back(call.claims)
         if reason is not None:
             return Admission(reason)
-        verdict = self._local.admit(call.claims.user_id, time.monotonic_ns() // 1_000, count=count)
-        return _admission(call.claims, verdict)
+        now_us = time.monotonic_ns() // 1_000
+        verdict = self._local.admit(call.claims.user_id, call.applied.policies, now_us, count=count)
+        return _admission(call, verdict)
 
-    def _read_token(self, token: str) -> _Call:
+    def _read_token(self, token: str, applied: Applied) -> _Call:
         # A token that is not ours leaves as an exception, which the cache does not keep: forged ones push nobody out.
         claims = self._sessions.verify(token)
         if claims is None:
             raise _NotOurs
-        return _Call(claims, self._store.admission_command(claims, self._limits))
+        return _Call(claims, applied, self._store.admission_command(claims, applied.policies))
 
-    async def top(self) -> list[tuple[int, int]]:
-        """The ten users with most calls, as (user id, calls): most first, ties by the lower id."""
-        return await self._store.top(TOP_COUNT)
+    async def top(self, period: Period = "all") -> list[tuple[int, int]]:
+        """The ten users with most calls, as (user id, calls): most first, ties by the lower id.
 
-    async def count_callers(self) -> int:
-        """The estimated number of distinct users who called."""
-        return await self._store.count_callers()
-
-    async def snapshot(self) -> Snapshot:
-        """Copy the totals that changed since the last snapshot, and the sketches beside them, into PostgreSQL."""
-        users = []
-        for bucket in range(BUCKETS):
-            with suppress(_Emptied):
-                users.append(await self._snapshot_bucket(bucket))
-        return Snapshot(sum(1 for count in users if count), sum(users))
-
-    async def _snapshot_bucket(self, bucket: int) -> int:
-        nonce = secrets.token_hex(8)
-        async with self._database.transaction() as connection:
-            # A bucket that somebody else snapshots or restores right now is theirs.
-            if not await connection.fetchval(_LOCK_BUCKET, _LOCK_CLASS, bucket):
-                return 0
-            stored = await connection.fetchrow(_READ_SKETCH, bucket)
-            if await self._store.drain_dirty(bucket, nonce, stored["snapshot"] if stored else 0) <= 0:
-                return 0
-            users = 0
-            async for rows in self._store.drained_totals(bucket, CHUNK):
-                await connection.execute(_UPSERT_TOTALS, [uid for uid, _ in rows], [calls for _, calls in rows])
-                users += len(rows)
-            # A sketch replaces the one before: never by that of a Redis emptied meanwhile. Nor may the totals be kept
-            # alone: a user restored with a total but missing in the sketch would not be put into it by later calls.
-            sketch = await self._store.sketch(bucket, nonce)
-            if sketch is None:
-                raise _Emptied
-            number = await connection.fetchval(_UPSERT_SKETCH, bucket, sketch)
-        # After the commit: a crash between the two repeats the drain, and absolute values make that harmless.
-        await self._store.finish_drain(bucket, nonce, number)
-        return users
-
-    async def restore(self) -> Restored:
-        """Give the buckets that lost their counters the stored ones back, added to what was counted since.
-
-        A Redis that came back as an older copy of itself knows its counters by an older snapshot than the last: its
-        totals are raised to the stored ones, and its sketches joined with them.
+        Args:
+            period: of this hour or this day, in UTC, or of all time.
         """
-        stored = {row["bucket"]: row["snapshot"] for row in await self._database.fetch(_READ_NUMBERS)}
-        held = enumerate(await self._store.snapshot_numbers())
-        older = [bucket for bucket, number in held if number is None or number < stored.get(bucket, 0)]
-        users = [await self._restore_bucket(bucket) for bucket in older]
-        return Restored(len(users), sum(users))
+        counters = self._store.counters
+        await counters.fold()
+        return await counters.top(TOP_COUNT, current(period, await counters.now_us()))
 
-    async def _restore_bucket(self, bucket: int) -> int:
-        nonce = secrets.token_hex(8)
-        async with self._database.transaction() as connection:
-            if not await connection.fetchval(_LOCK_BUCKET, _LOCK_CLASS, bucket):
-                return 0
-            stored = await connection.fetchrow(_READ_SKETCH, bucket)
-            sketch, number = (stored["sketch"], stored["snapshot"]) if stored else (b"", 0)
-            position = await self._store.begin_restore(bucket, nonce, number)
-            if position < 0:
-                return 0
-            users = 0
-            while rows := [tuple(row) for row in await connection.fetch(_READ_TOTALS, bucket, position, CHUNK)]:
-                if not await self._store.restore_totals(bucket, nonce, position, rows):
-                    return users
-                position, users = rows[-1][0], users + len(rows)
-            await self._store.finish_restore(bucket, nonce, position, sketch, number)
-        return users
+    async def count_callers(self, period: Period = "all") -> int:
+        """The number of distinct users who called: exact for this hour or this day, estimated for all time."""
+        counters = self._store.counters
+        await counters.fold()
+        return await counters.count_callers(current(period, await counters.now_us()))

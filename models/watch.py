@@ -9,6 +9,7 @@ are used all the while.
 import asyncio
 import logging
 import time
+from contextlib import suppress
 
 from models.errors import RedisAway, RedisRefused, ReplyLost
 from models.outage import LocalGate
@@ -18,6 +19,7 @@ from models.tasks import end
 log = logging.getLogger("gatehouse.redis")
 
 PROBE_S = 0.1
+FIRST_LOOK_S = 1.0
 WARN_EVERY_S = 10.0
 
 
@@ -34,11 +36,18 @@ class Watch:
         self._warned_s = -WARN_EVERY_S
         self._poked = asyncio.Event()
         self._poked.set()
+        self._looked = asyncio.Event()
         self._task = asyncio.create_task(self._follow())
 
     async def close(self) -> None:
         """Stop following."""
         await end(self._task)
+
+    async def look(self) -> None:
+        """Wait for the first look at Redis, whatever it shows, so that the first call finds the connection judged."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await self._looked.wait()
 
     def poke(self) -> None:
         """Something is not as it was: find out what. Cheap to call again."""
@@ -55,10 +64,11 @@ class Watch:
         while True:
             await self._poked.wait()
             self._poked.clear()
-            while self.trusted != self._store.generation or self._store.away or self._local.has_uncounted:
+            while not 0 < self.trusted == self._store.generation or self._store.away or self._local.has_uncounted:
                 try:
                     await self._settle()
                 except RedisAway as error:
+                    self._looked.set()
                     if not isinstance(error, RedisRefused):
                         self.lose()
                     await asyncio.sleep(PROBE_S)
@@ -76,6 +86,7 @@ class Watch:
         await self._count_late()
         while self._store.generation == generation != self.trusted:
             state = await self._store.sync_state()
+            self._looked.set()
             if state is None:
                 believable = first  # an empty Redis at the start of a process is no older copy
             else:

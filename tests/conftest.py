@@ -16,6 +16,7 @@ from models.connections import Stores, open_stores
 from models.database import migrate
 from models.devservers import PostgresServer, ValkeyServer
 from models.limits import parse_limits
+from models.policies import parse_policies
 from models.settings import Settings
 
 Sanic.test_mode = True
@@ -52,7 +53,7 @@ def settings(servers: Servers) -> Settings:
         redis_url=servers.valkey.url,
         queue_redis_url=servers.valkey.url,
         secret_keys=(secrets.token_urlsafe(48),),
-        rate_limits=parse_limits("1/5s"),
+        rate_limits=parse_policies("1/5s"),
         login_limits_user=MANY,
         login_limits_user_address=MANY,
         login_limits_address=MANY,
@@ -64,7 +65,7 @@ def settings(servers: Servers) -> Settings:
 @pytest.fixture
 async def stores(settings: Settings) -> AsyncIterator[Stores]:
     """The domain on empty stores, with limits that no test reaches by chance."""
-    async with open_stores(replace(settings, rate_limits=parse_limits("10000/1s"))) as opened:
+    async with open_stores(replace(settings, rate_limits=parse_policies("10000/1s"))) as opened:
         await empty(opened)
         async with asyncio.timeout(10):
             while not opened.usage.trusts_redis:
@@ -74,7 +75,7 @@ async def stores(settings: Settings) -> AsyncIterator[Stores]:
 
 async def empty(stores: Stores) -> None:
     """Forget everything in both stores."""
-    await stores.database.fetch("TRUNCATE users, sessions, call_totals, caller_sketches")
+    await stores.database.fetch("TRUNCATE users, sessions, call_totals, call_windows, caller_sketches")
     async with Redis.from_url(stores.settings.redis_url) as redis:
         await redis.flushall()
 

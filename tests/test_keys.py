@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-import models.store
+import models.keys
 from models.connections import Stores, open_stores
 from models.errors import InvalidCredentials
 from models.limits import parse_limits
+from models.policies import parse_policies
 from models.tokens import TokenSigner
 from tests.conftest import RawRedis
 from tests.dump import dump_postgres, dump_redis
@@ -24,25 +25,31 @@ TYPE_NAMES = {"sorted set": b"zset", "HyperLogLog": b"string"}
 WINDOW_S = 600
 """Long enough for no key to end during a test."""
 
-AT_REST = {"session:<uid>", "calls_at:<uid>", "totals", "callers", "dirty", "drainer", "ready"}
+AT_REST = {"session:<uid>", "calls_at:<uid>", "totals", "totals:<window>", "callers", "dirty", "drainer", "ready"}
 
 
 @dataclass(frozen=True)
 class Declared:
-    """One row of the table in the docstring of `models.store`."""
+    """One row of the table in the docstring of `models.keys`."""
 
     key: str
     kind: bytes
     forever: bool
 
     def matches(self, key: bytes) -> bool:
-        pattern = re.escape(self.key).replace(r"\{b\}", r"\{\d+\}").replace("<uid>", r"\d+")
+        pattern = (
+            re.escape(self.key)
+            .replace(r"\{b\}", r"\{\d+\}")
+            .replace("<uid>", r"\d+")
+            .replace("<window>", r"[hd]\d+")
+            .replace("<policy>", r"[a-z]\w*")
+        )
         pattern = pattern.replace("<scope>", r"[a-z_]+(:[0-9a-f]{32})?")
         return re.fullmatch(pattern, key.decode()) is not None
 
 
 def dictionary() -> list[Declared]:
-    rows = ROW.findall(models.store.__doc__ or "")
+    rows = ROW.findall(models.keys.__doc__ or "")
     return [
         Declared(key, TYPE_NAMES.get(kind, kind.encode()), re.search(r"  none$", rest) is not None)
         for key, kind, rest in rows
@@ -87,8 +94,8 @@ def secrets_of(token: str) -> dict[str, bytes]:
 async def used(stores: Stores, caplog: pytest.LogCaptureFixture) -> dict[str, bytes]:
     """Two users' sessions from sign-up to logout, with every job in between; returns all secrets that they had."""
     caplog.set_level(logging.DEBUG)
-    limits = parse_limits(f"100/{WINDOW_S}s")
-    async with open_stores(replace(stores.settings, rate_limits=limits, login_limits_user_address=limits)) as patient:
+    policies, limits = parse_policies(f"100/{WINDOW_S}s"), parse_limits(f"100/{WINDOW_S}s")
+    async with open_stores(replace(stores.settings, rate_limits=policies, login_limits_user_address=limits)) as patient:
         return await use(patient)
 
 
@@ -131,10 +138,12 @@ async def test_every_key_is_declared_with_its_type_and_its_end(stores: Stores) -
 async def test_keys_that_end_do_so_in_time(stores: Stores, redis: RawRedis) -> None:
     """A session with its token, a tombstone at most a minute later, the times of calls with the longest window."""
     ends_s = {key: await redis.ttl(key) async for key in redis.scan_iter("*:*:*:*")}
-    assert len(ends_s) == 4 + 2  # of two users the sessions, the calls, and the wrong logins at a known address
+    # Of two users the sessions, the calls and the wrong logins at a known address; of two buckets the hour and the day.
+    assert len(ends_s) == 4 + 2 + 4
+    longest_s = {"session": stores.settings.session_ttl_s + 60, "totals:h": 2 * 3_600, "totals:d": 2 * 86_400}
     for key, end_s in ends_s.items():
-        longest_s = WINDOW_S if ":calls_at:" in key or "{login}" in key else stores.settings.session_ttl_s + 60
-        assert 0 <= end_s <= longest_s
+        kind = next((kind for kind in longest_s if f"}}:{kind}" in key), "")
+        assert 0 <= end_s <= longest_s.get(kind, WINDOW_S)
 
 
 async def test_no_store_and_no_log_holds_a_secret(

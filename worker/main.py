@@ -25,7 +25,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from models.connections import open_stores
 from models.errors import SettingsError
 from models.settings import Settings
-from worker.jobs import expire_sessions, restore_usage, snapshot_usage, sync_sessions
+from worker.jobs import expire_sessions, expire_windows, restore_usage, snapshot_usage, sync_sessions
 
 JOB_TIMEOUT_S = 300
 STOP_GRACE_S = 2
@@ -59,7 +59,7 @@ class StoppableWorker(Worker):
 
 
 def build_worker(settings: Settings) -> Worker:
-    """An arq worker with the four jobs on its clock; several workers share each tick."""
+    """An arq worker with the jobs on its clock; several workers share each tick."""
     stores = AsyncExitStack()
 
     async def start(ctx: dict[str, Any]) -> None:
@@ -72,6 +72,7 @@ def build_worker(settings: Settings) -> Worker:
         cron_jobs=[
             _every(settings.sync_interval_s, sync_sessions),
             _every(settings.expire_interval_s, expire_sessions),
+            _every(settings.expire_interval_s, expire_windows),
             _every(settings.snapshot_interval_s, snapshot_usage),
             _every(settings.restore_interval_s, restore_usage),
         ],

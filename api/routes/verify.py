@@ -9,6 +9,7 @@ from api.answers import Answer, as_sent, rfc3339
 from api.dialects import in_dialect
 from api.gate import limited
 from models.connections import Stores
+from models.policies import DEFAULT
 from models.tokens import Claims
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -16,9 +17,18 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 blueprint = Blueprint("verify")
 
 
+def _policy_of(request: Request) -> str:
+    """`?policy=`, which the proxy's configuration has in its address, or else the field that the proxy sets."""
+    asked: list[str] = request.args.getlist("policy", []) if request.query_string else []
+    if not asked and (field := request.app.ctx.stores.settings.policy_header):
+        asked = request.headers.getall(field, [])
+    # Of several all must allow the call: whoever manages to add one gets a stricter answer, never a weaker one.
+    return ",".join(asked) or DEFAULT
+
+
 @blueprint.route("/verify", methods=METHODS)  # type: ignore[untyped-decorator]  # as the framework's others are not
 @in_dialect
-@limited
+@limited(policy=_policy_of)
 async def verify(request: Request) -> HTTPResponse:
     stores: Stores = request.app.ctx.stores
     claims: Claims = request.ctx.claims

@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     operations = [
         ops.RunSQL("CREATE SEQUENCE session_versions", "DROP SEQUENCE session_versions"),
-        # 64 is models.store.BUCKETS.
+        # 64 is models.keys.BUCKETS.
         ops.RunSQL(
             "CREATE INDEX idx_call_totals_bucket ON call_totals ((user_id % 64), user_id)",
             "DROP INDEX idx_call_totals_bucket",

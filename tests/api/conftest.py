@@ -18,8 +18,9 @@ from api.app import build_app
 from models import heartbeat
 from models.connections import Stores
 from models.devservers import free_port
+from models.keys import log_key
+from models.policies import DEFAULT
 from models.settings import Settings
-from models.store import user_key
 from tests.conftest import empty
 
 T = TypeVar("T")
@@ -167,9 +168,9 @@ class Api:
 
         self._with_redis(flush)
 
-    def let_pass(self, user_id: int, seconds: float) -> None:
+    def let_pass(self, user_id: int, seconds: float, policy: str = DEFAULT) -> None:
         """Make the user's counted calls so much older, as waiting would, their key's remaining life included."""
-        key = user_key(user_id, "calls_at")
+        key = log_key(user_id, policy)
 
         async def age(redis: Any) -> None:
             held = await redis.get(key) or b""

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import bcrypt
 import pytest
 
-from models.limits import parse_limits
+from models.policies import parse_policies
 from models.tokens import TokenSigner
 from tests.api.conftest import JSON, PASSWORD, Api, Start, decoded, problem
 
@@ -124,7 +124,7 @@ ONE_BUCKET = dict.fromkeys((7 + 64 * number for number in (16, 15, *range(10))),
 
 @pytest.mark.parametrize("calls", [MIXED, ONE_BUCKET])
 def test_top_is_ten_at_most_most_calls_first_ties_by_lower_id(start: Start, calls: dict[int, int]) -> None:
-    api = start(rate_limits=parse_limits("1000/1s"))
+    api = start(rate_limits=parse_policies("1000/1s"))
     assert api.get("/top").content == b'{"topUsersCallingAPIAllTime":[]}'
     for user_id, count in calls.items():
         token = api.start_session(user_id)
@@ -219,7 +219,7 @@ def test_a_401_says_why(api: Api, method: str, path: str, case: str) -> None:
 
 
 def test_a_session_ends_by_itself(start: Start) -> None:
-    api = start(session_ttl_s=1, rate_limits=parse_limits("10000/1s"))
+    api = start(session_ttl_s=1, rate_limits=parse_policies("10000/1s"))
     token = api.start_session(1)
     started_at = time.monotonic()
     while (answer := api.get("/ping", token)).status_code == 200:

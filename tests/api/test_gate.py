@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from models.limits import parse_limits
+from models.policies import parse_policies
 from tests.api.conftest import JSON, Api, Start, decoded, problem
 
 RATE_LIMITED = problem("Rate limit exceeded", "rate_limited")
@@ -66,7 +66,7 @@ def test_whoever_waits_as_long_as_retry_after_says_is_admitted(api: Api, passed_
 
 
 def test_retry_after_holds_on_the_real_clock(start: Start) -> None:
-    api = start(rate_limits=parse_limits("1/1s"))
+    api = start(rate_limits=parse_policies("1/1s"))
     token = api.start_session(1)
     assert api.get("/ping", token).status_code == 200
     refused = api.get("/ping", token)
@@ -80,7 +80,7 @@ def test_retry_after_holds_on_the_real_clock(start: Start) -> None:
 
 def test_several_limits_are_checked_all_or_nothing(start: Start) -> None:
     """`1/5s, 2/60s`: what the second limit refuses does not use up the first."""
-    api = start(rate_limits=parse_limits("1/5s, 2/60s"))
+    api = start(rate_limits=parse_policies("1/5s, 2/60s"))
     token = api.start_session(1)
 
     def ping_after(passed_s: float) -> tuple[int, str, str | None]:

@@ -18,6 +18,7 @@ from api.routes.verify import METHODS
 from models.accounts import _check_username
 from models.errors import InvalidInput
 from models.limits import parse_limits
+from models.policies import parse_policies
 from models.settings import Settings
 from models.tokens import TokenSigner
 from tests.api.conftest import JSON, PASSWORD, Api, Start, decoded
@@ -166,7 +167,7 @@ def test_refusals_of_accounts_are_as_described(api: Api, start: Start, described
 
 
 def test_answers_to_a_token_are_as_described(api: Api, start: Start, described: Json) -> None:
-    limited = start(rate_limits=parse_limits("1/5s, 10/1h"))
+    limited = start(rate_limits=parse_policies("1/5s, 10/1h"))
     api.sign_up("ada")
     token = api.log_in("ada")
     for server in (api, limited):

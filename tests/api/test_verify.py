@@ -8,7 +8,7 @@ import pytest
 
 from api.routes.verify import METHODS
 from models import database
-from models.limits import parse_limits
+from models.policies import parse_policies
 from tests.api.conftest import DEADLINE_S, Api, Start, decoded
 
 
@@ -38,7 +38,7 @@ def test_an_admitted_call_waits_for_no_name(api: Api, start: Start) -> None:
     """A PostgreSQL that takes connections and says nothing is asked once, by one call, and briefly."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"postgres://app@127.0.0.1:{silent.getsockname()[1]}/gatehouse"
-        hung = start(database_url=address, rate_limits=parse_limits("100/1h"))
+        hung = start(database_url=address, rate_limits=parse_policies("100/1h"))
         token = api.start_session(1)
         hung.run(_trusting(hung))
         began_s = time.monotonic()
@@ -78,7 +78,7 @@ def test_nginx_is_told_that_the_stores_are_away(api: Api, start: Start) -> None:
 
 @pytest.mark.parametrize("query", ["dialect=apache", "dialect=nginx&dialect=nginx", "dialect=NGINX"])
 def test_an_unknown_dialect_is_refused_before_anything_is_counted(start: Start, query: str) -> None:
-    api = start(rate_limits=parse_limits("1/5s"))
+    api = start(rate_limits=parse_policies("1/5s"))
     token = api.start_session(1)
     assert api.get(f"/verify?{query}", token).status_code == 400
     assert api.get("/ping", token).status_code == 200

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from redis import Redis
 
-from models.store import BUCKETS, bucket_key
+from models.keys import BUCKETS, bucket_key
 from tests.bench.report import say
 
 CHUNK = 1_000

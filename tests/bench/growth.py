@@ -23,7 +23,7 @@ import msgspec
 from models.connections import Stores
 from models.devprocess import LOOPBACK
 from models.devservers import ValkeyServer
-from models.store import BUCKETS, bucket_key
+from models.keys import BUCKETS, bucket_key
 from tests.bench.entry import exit_code_of
 from tests.bench.filling import fill_counters
 from tests.bench.load import Load, measure, write_pings

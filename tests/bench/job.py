@@ -48,9 +48,9 @@ def _begin_peak() -> int:
 
 async def _run(name: str, stores: Stores) -> int:
     if name == "snapshot_usage":
-        return (await stores.usage.snapshot()).users
+        return (await stores.snapshots.take()).users
     if name == "restore_usage":
-        return (await stores.usage.restore()).users
+        return (await stores.snapshots.restore()).users
     return await stores.sessions.expire()
 
 

@@ -103,7 +103,7 @@ class Stack:
     async def cache_sessions(self, **changes: str) -> int:
         """Publish every session to Redis and declare its counters whole, as the worker does; returns how many."""
         async with self.stores(**changes) as stores:
-            await stores.usage.restore()
+            await stores.snapshots.restore()
             return (await stores.sessions.sync()).published
 
 

@@ -49,11 +49,11 @@ def _short_password(password: str) -> None:
         raise InvalidInput()
 
 
-async def _count(_usage: Usage) -> int:
+async def _count(_usage: Usage, _period: str) -> int:
     raise ZeroDivisionError
 
 
-async def _top(_usage: Usage) -> list[tuple[str, int]]:
+async def _top(_usage: Usage, _period: str) -> list[tuple[str, int]]:
     return [("ada", 1)]
 
 

@@ -12,10 +12,11 @@ import pytest
 
 from models.connections import Stores
 from models.database import load_sql
-from models.limits import parse_limits
+from models.keys import user_key
+from models.policies import parse_policies
 from models.records import Entry
 from models.sessions import Sessions
-from models.store import Store, user_key
+from models.store import Store
 from models.tokens import Claims, TokenSigner
 from models.usage import Usage
 from tests.conftest import RawRedis
@@ -182,7 +183,7 @@ async def test_a_redis_that_is_emptied_during_the_fallback_refuses_nobody(stores
             await redis.flushall()
         return True
 
-    unlucky = Usage(stores.database, stores.store, publishing_through(stores, publish_and_lose), parse_limits("9/1s"))
+    unlucky = Usage(stores.store, publishing_through(stores, publish_and_lose), parse_policies("9/1s"))
     await redis.flushall()
     assert (await unlucky.admit(token)).admitted
     losses = 1_000

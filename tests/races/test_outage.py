@@ -18,8 +18,9 @@ from models.connections import Stores, open_stores
 from models.database import QUERY_DEADLINE_S
 from models.devservers import ValkeyServer
 from models.errors import RedisAway, StoreUnavailable
-from models.limits import RateLimit, parse_limits
+from models.local_limits import LocalLimiter
 from models.outage import LocalGate
+from models.policies import parse_policies
 from models.replies import wrapping_errors
 from models.settings import Settings
 from models.tokens import Claims
@@ -38,10 +39,10 @@ def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
 @pytest.fixture
 async def service(settings: Settings, valkey: ValkeyServer) -> AsyncIterator[Stores]:
     """A process of the service on that server, trusting it."""
-    own = replace(settings, redis_url=valkey.url, rate_limits=parse_limits("1000/1s"))
+    own = replace(settings, redis_url=valkey.url, rate_limits=parse_policies("1000/1s"))
     async with open_stores(own) as stores:
         await empty(stores)
-        await stores.usage.restore()
+        await stores.snapshots.restore()
         await until(lambda: stores.usage.trusts_redis)
         yield stores
 
@@ -101,7 +102,7 @@ async def test_redis_hung_answers_come_in_time_and_the_breaker_opens(service: St
 
 async def test_the_limit_holds_in_each_process_meanwhile(service: Stores, valkey: ValkeyServer) -> None:
     _, token = await signed_in(service)
-    async with open_stores(replace(service.settings, rate_limits=parse_limits("3/60s"))) as limited:
+    async with open_stores(replace(service.settings, rate_limits=parse_policies("3/60s"))) as limited:
         await until(lambda: limited.usage.trusts_redis)
         valkey.stop()
         answers = [await limited.usage.admit(token) for _ in range(10)]
@@ -214,13 +215,13 @@ async def test_postgresql_away_leaves_cached_sessions_alone(settings: Settings) 
 
 def test_the_memory_of_an_outage_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outage, "MAX_USERS", 3)
-    monkeypatch.setattr(outage, "MAX_TIMES", 3)
-    gate = LocalGate((RateLimit("default", 1, 60),))
+    gate, policies = LocalGate(), parse_policies("1/60s")
+    monkeypatch.setattr(gate, "_limiter", LocalLimiter(3))
     for user_id in range(10):
-        gate.admit(user_id, 1, count=True)
+        gate.admit(user_id, policies, 1, count=True)
     assert sum(len(rows) for rows in gate.take_uncounted().values()) == 3
-    assert gate.admit(0, 2, count=True).outcome == 1, "the longest silent were forgotten"
-    assert gate.admit(9, 2, count=True).outcome == 0
+    assert gate.admit(0, policies, 2, count=True).outcome == 1, "the longest silent were forgotten"
+    assert gate.admit(9, policies, 2, count=True).outcome == 0
 
 
 def test_a_write_to_a_connection_that_was_just_reset_is_an_outage() -> None:

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from models.connections import Stores
 from models.database import Database
+from models.keys import user_key
 from models.records import ADMITTED, MISSING, Entry
 from models.sessions import Sessions
-from models.store import Store, user_key
+from models.store import Store
 from models.tokens import Claims, TokenSigner
 from models.usage import FALLBACK_TRIES
 from tests.conftest import RawRedis

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 from api import __main__, app
 from models import database, heartbeat
+from models.local_limits import LocalLimiter
 from models.outage import LocalGate
 from models.records import Verdict
 from models.usage import Admission, Usage
@@ -33,10 +34,9 @@ def _changes(fault: str) -> list[tuple[Any, str, Any]]:
     async def refuse(self: Usage, call: Any, *, count: bool) -> Admission:
         return Admission("session_unknown")
 
-    def unlimited(self: LocalGate, user_id: int, now_us: int, *, count: bool) -> Verdict:
-        self._called_at.clear()
-        self._remembered = 0
-        return admit(self, user_id, now_us, count=count)
+    def unlimited(self: LocalGate, *call: Any, count: bool) -> Verdict:
+        self._limiter = LocalLimiter()
+        return admit(self, *call, count=count)
 
     admit = LocalGate.admit
 

@@ -10,7 +10,8 @@ from unittest.mock import patch
 
 from models.connections import Stores
 from models.errors import StoreUnavailable
-from models.store import BUCKETS, Store
+from models.keys import BUCKETS
+from models.store import Store
 from tests.soak.ledger import Ledger
 from tests.soak.scenario import Outcome
 

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from models import store
 from models.connections import Stores, open_stores
-from models.store import BUCKETS, bucket_key
+from models.keys import BUCKETS, bucket_key
 from tests.soak.callers import USED_BUCKETS, Callers
 from tests.soak.killable import FAILED, FORGETTING, PLANTED, RESTORE_STEPS, SAVED, SNAPSHOT_STEPS, Told, Workers
 from tests.soak.ledger import Ledger
@@ -121,6 +121,7 @@ async def _compare(siege: _Siege, stores: Stores, ledger: Ledger, outcome: Outco
     """With no call on its way: counters within the ledger, sketches those of exactly the users who have a total."""
     ledger.close()
     totals: dict[int, int] = {}
+    await stores.store.counters.fold()
     for bucket in USED_BUCKETS:
         for member, score in await siege.redis.zrange(bucket_key(bucket, "totals"), 0, -1, withscores=True):
             totals[int(member)] = -int(score)

@@ -12,7 +12,7 @@ import uvloop
 from redis.asyncio import Redis
 
 from models.connections import Stores, open_stores
-from models.store import bucket_key, bucket_of, member_of, user_key
+from models.keys import bucket_key, bucket_of, member_of, user_key
 from tests.soak.aborting import Crowd
 from tests.soak.scenario import Outcome, scenario
 from tests.soak.stage import Stage
@@ -132,7 +132,8 @@ async def _evict(stage: Stage, users: list[_User]) -> None:
 
 async def _check_totals(stage: Stage, users: list[_User], outcome: Outcome) -> None:
     """What was counted at the end is what was answered, and at most what was sent."""
-    async with Redis.from_url(stage.settings.redis_url) as redis:
+    async with open_stores(stage.settings) as stores, Redis.from_url(stage.settings.redis_url) as redis:
+        await stores.store.counters.fold()
         for user in users:
             score = await redis.zscore(bucket_key(bucket_of(user.user_id), "totals"), member_of(user.user_id))
             total, most = -int(score or 0), user.sent if user.state == LIVE else 0

@@ -21,15 +21,16 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from models import lua, usage
+from models import lua, snapshots
 from models.connections import open_stores
+from models.counters import Counters, Drained
 from models.errors import StoreUnavailable
+from models.keys import bucket_key
 from models.link import pack
 from models.settings import Settings
-from models.store import Store, bucket_key
 from tests.soak.stage import ROOT, STOP_DEADLINE_S
 
-SNAPSHOT_STEPS = ("drained_totals", "sketch", "finish_drain")
+SNAPSHOT_STEPS = ("drained", "sketch", "finish_drain")
 RESTORE_STEPS = ("begin_restore", "restore_totals", "finish_restore")
 STARTED, SAVED, FAILED, ENDED = "started", "saved", "failed", "ended"
 START_DEADLINE_S = 30.0
@@ -40,7 +41,7 @@ LONGEST_PAUSE_S = 0.03
 
 FORGETTING, REPLACING, HASTY = "restore without the cursor", "sketch replaced", "snapshot before the restore"
 _SABOTAGE: dict[str, tuple[str, str, str]] = {
-    FORGETTING: ("BEGIN_RESTORE", "cursor and string.match(cursor, ':(%d+)$') or '0'", "'0'"),
+    FORGETTING: ("BEGIN_RESTORE", "cursor and string.match(cursor, ':(%w+:%d+)$') or 'all:0'", "'all:0'"),
     REPLACING: (
         "FINISH_RESTORE",
         "redis.call('PFMERGE', KEYS[2], KEYS[3])",
@@ -172,7 +173,7 @@ def _tell(told: Told) -> None:
 
 def _work(settings: Settings) -> int:
     try:
-        with patch.object(usage, "CHUNK", CHUNK):
+        with patch.object(snapshots, "CHUNK", CHUNK):
             asyncio.run(_keep_working(settings))
     except BaseException as error:
         _tell(Told(os.getpid(), FAILED, why=repr(error)[:500]))
@@ -191,26 +192,25 @@ def _sabotage(name: str, line: str, instead: str) -> None:
 async def _keep_working(settings: Settings) -> None:
     forked_by = os.getppid()
     async with open_stores(settings) as stores, Redis.from_url(settings.redis_url) as redis:
-        telling = cast(Store, _TellingStore(stores.store, redis))
-        counters = usage.Usage(stores.database, telling, stores.sessions, ())
+        counters = snapshots.Snapshots(stores.database, cast(Counters, _TellingCounters(stores.store.counters, redis)))
         _tell(Told(os.getpid(), STARTED))
         # Nobody is left to kill it once the process that forked it is gone.
         while os.getppid() == forked_by:
-            for job in (stores.sessions.sync, counters.restore, counters.snapshot):
+            for job in (stores.sessions.sync, counters.restore, counters.take):
                 with suppress(StoreUnavailable):
                     await job()
             await asyncio.sleep(random.random() * LONGEST_PAUSE_S)
 
 
-class _TellingStore:
-    """The real store, each of whose steps is told before it is taken."""
+class _TellingCounters:
+    """The real counters, each of whose steps is told before it is taken."""
 
-    def __init__(self, store: Store, redis: Any) -> None:
-        self._store, self._redis = store, redis
-        self._began_at_s = 0.0
+    def __init__(self, counters: Counters, redis: Any) -> None:
+        self._counters, self._redis = counters, redis
+        self._folded_at_s = self._began_at_s = 0.0
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._store, name)
+        method = getattr(self._counters, name)
         if name not in RESTORE_STEPS and name != "sketch":
             return method
 
@@ -220,24 +220,27 @@ class _TellingStore:
 
         return telling
 
+    async def fold_bucket(self, bucket: int) -> None:
+        self._folded_at_s = time.monotonic()
+        await self._counters.fold_bucket(bucket)
+
     async def drain_dirty(self, bucket: int, *rest: Any) -> int:
-        began_at_s = time.monotonic()
         try:
             unfinished = await self._redis.exists(bucket_key(bucket, "draining"))
         except (OSError, RedisError):
             unfinished = True
-        drained = await self._store.drain_dirty(bucket, *rest)
+        drained = await self._counters.drain_dirty(bucket, *rest)
         # What another left unfinished is finished first, without the users who called since.
-        self._began_at_s = 0.0 if unfinished else began_at_s
+        self._began_at_s = 0.0 if unfinished else self._folded_at_s
         return drained
 
-    def drained_totals(self, bucket: int, *rest: Any) -> AsyncIterator[list[tuple[int, int]]]:
-        _tell(Told(os.getpid(), "drained_totals", bucket))
-        return self._store.drained_totals(bucket, *rest)
+    def drained(self, bucket: int, *rest: Any) -> AsyncIterator[Drained]:
+        _tell(Told(os.getpid(), "drained", bucket))
+        return self._counters.drained(bucket, *rest)
 
     async def finish_drain(self, bucket: int, *rest: Any) -> bool:
         _tell(Told(os.getpid(), "finish_drain", bucket))
-        finished = await self._store.finish_drain(bucket, *rest)
+        finished = await self._counters.finish_drain(bucket, *rest)
         if finished:
             _tell(Told(os.getpid(), SAVED, bucket, self._began_at_s))
         return finished

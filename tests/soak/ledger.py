@@ -7,7 +7,7 @@ from math import inf
 
 import msgspec
 
-from models.store import bucket_of
+from models.keys import bucket_of
 
 
 class Call(msgspec.Struct):

@@ -10,7 +10,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from models.connections import Stores, open_stores
-from models.store import user_key
+from models.keys import user_key
 from models.tokens import Claims
 from tests.conftest import RawRedis
 from tests.soak.between import UNFENCED, enrol

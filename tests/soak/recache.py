@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from models import sessions as models_sessions
 from models.connections import Stores, open_stores
 from models.errors import StoreUnavailable
-from models.store import user_key
+from models.keys import user_key
 from models.tasks import end
 from models.tokens import Claims
 from tests.conftest import RawRedis

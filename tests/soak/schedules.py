@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from models.connections import Stores, open_stores
 from models.database import load_sql
-from models.store import user_key
+from models.keys import user_key
 from models.tokens import Claims
 from tests.conftest import RawRedis
 from tests.soak.between import UNFENCED, OneProcess, Unfenced, enrol, misjudged, straight, until_expired

@@ -18,6 +18,7 @@ import httpx
 from models.database import migrate
 from models.devservers import PostgresServer, ValkeyServer, free_port
 from models.limits import parse_limits
+from models.policies import parse_policies
 from models.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,7 +165,7 @@ def stage(*, durable: bool = False, **changes: Any) -> Iterator[Stage]:
                 redis_url=valkey.url,
                 queue_redis_url=valkey.url,
                 secret_keys=(secrets.token_urlsafe(48),),
-                rate_limits=parse_limits("10000/1s"),
+                rate_limits=parse_policies("10000/1s"),
                 ping_delay_ms=0,
                 **{name: parse_limits("10000/1s") for name in LOGIN_LIMITS},  # type: ignore[arg-type]
             )

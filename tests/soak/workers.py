@@ -12,7 +12,7 @@ import httpx
 from redis.asyncio import Redis
 
 from models.connections import Stores, open_stores
-from models.store import user_key
+from models.keys import user_key
 from tests.soak.broken_web import LOOKING_OFTEN
 from tests.soak.scenario import Outcome, scenario
 from tests.soak.stage import Process, Stage

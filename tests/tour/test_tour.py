@@ -4,9 +4,9 @@ import asyncio
 from dataclasses import replace
 
 from models.connections import Stores, open_stores
-from models.limits import parse_limits
+from models.keys import user_key
+from models.policies import parse_policies
 from models.settings import Settings
-from models.store import user_key
 from models.tokens import Claims
 from tests.conftest import RawRedis
 
@@ -23,7 +23,7 @@ async def test_1_a_login_gives_a_token_that_names_its_session(stores: Stores) ->
 async def test_2_a_call_is_checked_limited_and_counted_in_one_step(settings: Settings, stores: Stores) -> None:
     await stores.accounts.sign_up("ada", "a long password")
     token = await stores.accounts.log_in("ada", "a long password")
-    async with open_stores(replace(settings, rate_limits=parse_limits("2/60s"))) as limited:
+    async with open_stores(replace(settings, rate_limits=parse_policies("2/60s"))) as limited:
         answers = [await limited.usage.admit(token) for _ in range(3)]
     assert [answer.admitted for answer in answers] == [True, True, False]
     assert [answer.remaining[0] for answer in answers] == [1, 0, 0]
@@ -61,14 +61,14 @@ async def test_5_a_logout_leaves_a_tombstone_that_no_slow_reader_can_undo(stores
 
 
 async def test_6_the_counters_survive_the_loss_of_redis(stores: Stores, redis: RawRedis) -> None:
-    await stores.usage.restore()  # the worker does this every second, and the snapshot every ten
+    await stores.snapshots.restore()  # the worker does this every second, and the snapshot every ten
     user_id = await stores.accounts.sign_up("ada", "a long password")
     token = await stores.accounts.log_in("ada", "a long password")
     for _ in range(3):
         await stores.usage.admit(token)
-    await stores.usage.snapshot()
+    await stores.snapshots.take()
     await redis.flushall()
     await stores.usage.admit(token)  # a call between the loss and the restore
-    await stores.usage.restore()
+    await stores.snapshots.restore()
     assert await stores.usage.top() == [(user_id, 4)]
     assert await stores.usage.count_callers() == 1

@@ -20,9 +20,9 @@ Sources = dict[str, str]
 """Path from the project's root → text."""
 
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "events", "limits", "local_limits", "records", "settings", "tasks"},
-    {"tables", "database", "link", "lua", "replies", "store", "passwords", "tokens"},
-    {"heartbeat", "outage", "sessions", "throttle", "usage", "watch"},
+    {"errors", "events", "keys", "limits", "local_limits", "policies", "records", "settings", "tasks", "windows"},
+    {"counters", "tables", "database", "link", "lua", "replies", "store", "passwords", "tokens"},
+    {"heartbeat", "outage", "sessions", "snapshots", "throttle", "usage", "watch"},
     {"accounts"},
     {"connections"},
 )
@@ -34,7 +34,14 @@ DEVELOPMENT_USERS = ("api/dev.py", "api/devprocfile.py", "models/devservers.py",
 DRIVERS: dict[str, tuple[str, ...]] = {
     "sanic": ("api/",),
     "arq": ("worker/",),
-    "redis": ("models/link.py", "models/lua.py", "models/replies.py", "models/store.py", "worker/main.py"),
+    "redis": (
+        "models/counters.py",
+        "models/link.py",
+        "models/lua.py",
+        "models/replies.py",
+        "models/store.py",
+        "worker/main.py",
+    ),
     "hiredis": ("models/link.py", "models/replies.py", "models/store.py"),
     "asyncpg": ("models/database.py",),
 }

@@ -7,6 +7,7 @@ import pytest
 
 from models.errors import SettingsError
 from models.limits import parse_limits
+from models.policies import parse_policies
 from models.settings import Settings, key_id
 
 KEY, OLDER_KEY = "zR6R1ZwckLoYcFDNiZ6SGJcJDaV0pdEp7ov2tgH7", "a84lQUBeKQFBHsRkEbi6e8Tm46PF8l4T3kFRwWI48Xr5feg"
@@ -31,7 +32,7 @@ def test_the_least_environment_gives_every_default() -> None:
         host="127.0.0.1",
         port=8000,
         session_ttl_s=1800,
-        rate_limits=parse_limits("1/5s"),
+        rate_limits=parse_policies("1/5s"),
         ping_delay_ms=200,
         password_min_length=8,
         signup=True,
@@ -54,7 +55,7 @@ VALID: list[tuple[str, str, str, object]] = [
     ("PORT", "", "port", 8000),
     ("SESSION_TTL_S", "1", "session_ttl_s", 1),
     ("SESSION_TTL_S", "31536000", "session_ttl_s", 31_536_000),
-    ("RATE_LIMITS", "1/5s, 2/1m", "rate_limits", parse_limits("1/5s, 2/60s")),
+    ("RATE_LIMITS", "1/5s, 2/1m", "rate_limits", parse_policies("1/5s, 2/60s")),
     ("LOGIN_LIMITS_USER", "3/1m, 9/1h", "login_limits_user", parse_limits("3/1m, 9/1h")),
     ("LOGIN_LIMITS_USER_ADDRESS", "3/1m", "login_limits_user_address", parse_limits("3/1m")),
     ("LOGIN_LIMITS_ADDRESS", "3/1m", "login_limits_address", parse_limits("3/1m")),

@@ -1,0 +1,11 @@
+"""What is done with an answer that has left: it is counted and logged."""
+
+from sanic import Request
+
+
+def answered(request: Request, status: int, body_bytes: int, began_s: float) -> None:
+    """Take note of an answer; once for each, also of those to requests that could not be read.
+
+    Args:
+        began_s: when its request had arrived, by `time.perf_counter`.
+    """

@@ -1,0 +1,195 @@
+"""The counters in Redis: calls admitted, folded into the totals, ranked, snapshotted and restored. Keys: `models.keys`.
+
+An admission only adds to `pending`, one hash a bucket. Whoever reads or snapshots the totals folds it into them first:
+a user's calls of all time, of the hour and of the day then cost one update each, however many calls there were.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+
+from models import lua
+from models.keys import BUCKETS, bucket_key, member_of, totals_key
+from models.link import Link, pack
+from models.lua import ScriptRunner
+from models.replies import ask, time_us, wrapping_errors
+from models.windows import Window, windows_of
+
+FOLD_CHUNK = 128
+"""Users whose calls are folded by one command: about two milliseconds of Redis."""
+
+MAX_FOLDS = 100_000
+
+
+class Drained(msgspec.Struct, frozen=True):
+    """What changed of a chunk of users since the last snapshot: (user id, calls), each user once.
+
+    Args:
+        windows: of each hour and day that changed, the users' calls in it.
+    """
+
+    totals: list[tuple[int, int]]
+    windows: dict[Window, list[tuple[int, int]]]
+
+
+class Counters:
+    """Every method raises RedisAway when Redis does not answer in time."""
+
+    def __init__(self, redis: Redis, scripts: ScriptRunner, link: Link) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._link = link
+
+    async def now_us(self) -> int:
+        """Redis's clock, in microseconds since 1970."""
+        (time,) = await ask(self._link, [pack("TIME")])
+        return time_us(time)
+
+    async def fold(self) -> None:
+        """Bring the totals of all buckets up to date with the calls that were admitted until now."""
+        sizes = await ask(self._link, [pack("HLEN", bucket_key(bucket, "pending")) for bucket in range(BUCKETS)])
+        small: list[int] = []
+        for bucket, size in enumerate(sizes):
+            if size > FOLD_CHUNK // 8:
+                await self.fold_bucket(bucket)
+            elif size:
+                small.append(bucket)
+        # Eight at a time, so that no other command of Redis waits for more than a chunk.
+        for at in range(0, len(small), 8):
+            await self._scripts.run_many(lua.FOLD, [_fold(bucket, b"0") for bucket in small[at : at + 8]])
+
+    async def fold_bucket(self, bucket: int) -> None:
+        """The same, of one bucket."""
+        cursor = b"0"
+        for _ in range(MAX_FOLDS):
+            moved = await self._scripts.run(lua.FOLD, *_fold(bucket, cursor))
+            if moved == b"0":
+                return
+            cursor = moved or cursor
+
+    async def top(self, count: int, window: Window | None) -> list[tuple[int, int]]:
+        """The users with most calls, as (user id, calls), most first, ties by lower id; at most `count`."""
+        commands = [pack("ZRANGE", key, 0, count - 1, "WITHSCORES") for key in _totals_keys(window)]
+        replies = await ask(self._link, commands)
+        rows = sorted((int(row[i + 1]), int(row[i])) for row in replies for i in range(0, len(row), 2))
+        return [(user_id, -calls) for calls, user_id in rows[:count]]
+
+    async def count_callers(self, window: Window | None) -> int:
+        """The number of distinct users who called: of a window exactly, of all time estimated.
+
+        It is the sum over the buckets, whose users are disjoint.
+        """
+        if window is not None:
+            return sum(await ask(self._link, [pack("ZCARD", key) for key in _totals_keys(window)]))
+        return sum(await ask(self._link, [pack("PFCOUNT", bucket_key(bucket, "callers")) for bucket in range(BUCKETS)]))
+
+    # Snapshot
+
+    async def snapshot_numbers(self) -> list[int | None]:
+        """For each bucket the number of the last snapshot that its counters include; None when they are not whole."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for bucket in range(BUCKETS):
+                pipe.get(bucket_key(bucket, "ready"))
+            with wrapping_errors():
+                replies = await pipe.execute()
+        return [None if number is None else int(number) for number in replies]
+
+    async def drain_dirty(self, bucket: int, nonce: str, stored: int) -> int:
+        """Set aside what changed in a bucket for a snapshot; returns how much, or -1 when a restore must come first.
+
+        Args:
+            stored: the number of the bucket's last snapshot.
+        """
+        keys = [bucket_key(bucket, name) for name in ("ready", "dirty", "draining", "drainer")]
+        return int(await self._scripts.run(lua.DRAIN, keys, [nonce, stored]))
+
+    async def drained(self, bucket: int, chunk: int) -> AsyncIterator[Drained]:
+        """What was set aside, about `chunk` users at a time, ascending inside each chunk."""
+        cursor: int = 0
+        while True:
+            with wrapping_errors():
+                cursor, found = await self._redis.sscan(bucket_key(bucket, "draining"), cursor, count=chunk)
+                users: dict[Window | None, set[int]] = {None: set()}
+                for user_id, _, hour in (member.partition(b":") for member in found):
+                    for window in (None, *(windows_of(int(hour)) if hour else ())):  # version 0.1 kept no hours
+                        users.setdefault(window, set()).add(int(user_id))
+                rows = {window: await self._calls_of(bucket, window, sorted(ids)) for window, ids in users.items()}
+            yield Drained(rows.pop(None), {window: calls for window, calls in rows.items() if window and calls})
+            if cursor == 0:
+                return
+
+    async def _calls_of(self, bucket: int, window: Window | None, user_ids: Sequence[int]) -> list[tuple[int, int]]:
+        if not user_ids:
+            return []
+        key = totals_key(bucket, window.name if window else "")
+        scores = await self._redis.zmscore(key, [member_of(user_id) for user_id in user_ids])
+        return [(uid, -int(score)) for uid, score in zip(user_ids, scores, strict=True) if score is not None]
+
+    async def sketch(self, bucket: int, nonce: str) -> bytes | None:
+        """A bucket's HyperLogLog as Redis's own bytes, empty when nobody called; None when `nonce` drains no more.
+
+        Asked in this order, the second answer vouches for the first: a Redis that was emptied forgot the nonce with it.
+        """
+        sketch, drainer = await ask(
+            self._link, [pack("GET", bucket_key(bucket, "callers")), pack("GET", bucket_key(bucket, "drainer"))]
+        )
+        return (sketch or b"") if drainer == nonce.encode() else None
+
+    async def finish_drain(self, bucket: int, nonce: str, snapshot: int) -> bool:
+        """Forget what was set aside, as snapshot number `snapshot` holds it; False when another drains by now."""
+        keys = [bucket_key(bucket, name) for name in ("draining", "drainer", "ready")]
+        return bool(await self._scripts.run(lua.FINISH_DRAIN, keys, [nonce, snapshot]))
+
+    # Restore
+
+    async def begin_restore(self, bucket: int, nonce: str, stored: int) -> str:
+        """Begin or take over a restore; returns how far it has come, as set:user id, or "" when there is none to do.
+
+        Args:
+            stored: the number of the bucket's last snapshot.
+        """
+        keys = [bucket_key(bucket, name) for name in ("ready", "cursor")]
+        position: bytes = await self._scripts.run(lua.BEGIN_RESTORE, keys, [nonce, stored])
+        return position.decode()
+
+    async def restore_totals(
+        self, bucket: int, nonce: str, position: str, window: Window | None, rows: Sequence[tuple[int, int]]
+    ) -> str:
+        """Restore stored totals, (user id, calls) ascending, of all time or of a window.
+
+        They are added to what was counted since the counters were lost; of an older copy of the counters they are the
+        least that it may hold.
+
+        Args:
+            position: as the restore has come so far.
+
+        Returns:
+            how far it has come now; "" when the cursor is elsewhere, so nothing was restored.
+        """
+        moved = f"{set_of(window)}:{rows[-1][0]}"
+        args: list[Any] = [f"{nonce}:{position}", f"{nonce}:{moved}", window.keep_until_ms if window else 0]
+        for user_id, calls in rows:
+            args += (-calls, member_of(user_id))
+        totals = totals_key(bucket, window.name if window else "")
+        keys = [bucket_key(bucket, "cursor"), totals, bucket_key(bucket, "ready")]
+        return moved if await self._scripts.run(lua.RESTORE_TOTALS, keys, args) else ""
+
+    async def finish_restore(self, bucket: int, nonce: str, position: str, sketch: bytes, snapshot: int) -> bool:
+        """Merge the stored HyperLogLog and declare the bucket whole; False when the cursor is elsewhere."""
+        keys = [bucket_key(bucket, name) for name in ("cursor", "callers", "stored_sketch", "ready")]
+        return bool(await self._scripts.run(lua.FINISH_RESTORE, keys, [f"{nonce}:{position}", sketch, snapshot]))
+
+
+def set_of(window: Window | None) -> str:
+    """What a restore's cursor calls these totals; in the order of these names they are restored."""
+    return window.name if window else "all"
+
+
+def _totals_keys(window: Window | None) -> Iterable[str]:
+    return (totals_key(bucket, window.name if window else "") for bucket in range(BUCKETS))
+
+
+def _fold(bucket: int, cursor: bytes) -> tuple[list[str], list[Any]]:
+    return [bucket_key(bucket, name) for name in ("pending", "totals", "callers", "dirty")], [cursor, FOLD_CHUNK]
