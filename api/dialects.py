@@ -23,7 +23,7 @@ def in_dialect(handler: Handler) -> Handler:
 
     @wraps(handler)
     async def speak(request: Request) -> HTTPResponse:
-        dialects = request.args.getlist("dialect", [])
+        dialects = request.args.getlist("dialect", []) if request.query_string else None
         if not dialects:
             return await handler(request)
         if dialects != ["nginx"]:

@@ -1,6 +1,7 @@
 """Forward auth: a proxy in front of any API asks here whether a call may go on, and as whose."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from urllib.parse import quote
 
 from sanic import Blueprint, HTTPResponse, Request
@@ -11,6 +12,7 @@ from api.gate import limited
 from models.connections import Stores
 from models.policies import DEFAULT
 from models.tokens import Claims
+from models.usage import KNOWN_TOKENS
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -32,13 +34,15 @@ def _policy_of(request: Request) -> str:
 async def verify(request: Request) -> HTTPResponse:
     stores: Stores = request.app.ctx.stores
     claims: Claims = request.ctx.claims
-    return Answer(b"{}", 200, _identity(claims, await stores.accounts.name_of(claims.user_id)))
+    name = await stores.accounts.name_of(claims.user_id)
+    return Answer(b"{}", 200, _identity(claims.user_id, claims.expires_ms, name))
 
 
-def _identity(claims: Claims, name: str | None) -> bytes:
+@lru_cache(maxsize=KNOWN_TOKENS)
+def _identity(user_id: int, expires_ms: int, name: str | None) -> bytes:
     """The header fields that say whose call it is: a name in UTF-8, percent-encoded (RFC 3986, 2.1)."""
-    expires_at = datetime.fromtimestamp(claims.expires_ms / 1000, UTC)
-    fields = {"X-User-Id": str(claims.user_id), "X-Session-Expires": rfc3339(expires_at)}
+    expires_at = datetime.fromtimestamp(expires_ms / 1000, UTC)
+    fields = {"X-User-Id": str(user_id), "X-Session-Expires": rfc3339(expires_at)}
     if name is not None:
         fields["X-User-Name"] = quote(name, safe="@+!$&'()*,;=:")
     return as_sent(fields)

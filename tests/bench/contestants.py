@@ -16,13 +16,14 @@ from typing import cast
 from redis import Redis
 
 from models.devprocess import LOOPBACK
-from tests.bench.load import write_pings
+from tests.bench.load import write_gets, write_pings
 from tests.bench.processes import OUTPUT, BenchError, Service, sanic_command
 from tests.bench.redis_facts import RedisFacts
 from tests.bench.report import say
 from tests.bench.stack import Stack
 
-NAMES = ("bare_sanic", "gatehouse", "sanic_six_commands", "fastapi_slowapi", "gatehouse_two_processes")
+GATEHOUSES = ("gatehouse", "gatehouse_verify", "gatehouse_two_processes")
+NAMES = ("bare_sanic", *GATEHOUSES[:2], "sanic_six_commands", "fastapi_slowapi", GATEHOUSES[2])
 USERS = 2_000
 
 _HERE = Path(__file__).parent
@@ -66,7 +67,7 @@ def open_contestants(names: Sequence[str], stack: Stack, services: ExitStack) ->
     say(f"creating {USERS:,} users and their sessions")
     user_ids = range(1, USERS + 1)
     contestants = []
-    if {"gatehouse", "gatehouse_two_processes"} & set(names):
+    if set(GATEHOUSES) & set(names):
         contestants += _gatehouses(stack, list(user_ids), services)
     opaque = [secrets.token_urlsafe(72) for _ in user_ids]  # as long as Gatehouse's own
     requests = write_pings(stack.folder / "opaque.http", opaque)
@@ -87,13 +88,12 @@ def _gatehouses(stack: Stack, user_ids: list[int], services: ExitStack) -> list[
     asyncio.run(stack.add_users(user_ids))
     tokens = asyncio.run(stack.start_sessions(user_ids))
     asyncio.run(stack.cache_sessions())
-    requests = write_pings(stack.folder / "gatehouse.http", tokens)
+    pings = write_pings(stack.folder / "gatehouse.http", tokens)
+    verifications = write_gets(stack.folder / "verify.http", "/verify", tokens)
     ports = [services.enter_context(stack.gatehouse(f"gatehouse-{number}")).port for number in (1, 2)]
     counted = RedisFacts(stack.valkey.url).calls_counted
-    return [
-        Contestant("gatehouse", ports[:1], requests, tokens[0], counted),
-        Contestant("gatehouse_two_processes", ports, requests, tokens[0], counted),
-    ]
+    work = (ports[:1], pings), (ports[:1], verifications), (ports, pings)
+    return [Contestant(name, *one, tokens[0], counted) for name, one in zip(GATEHOUSES, work, strict=True)]
 
 
 def _sanic_peer(name: str) -> list[str]:

@@ -131,7 +131,13 @@ def require_wrk() -> str:
 
 def write_pings(path: Path, tokens: Iterable[str]) -> Path:
     """Write a file of requests: one `GET /ping` for each token."""
-    return write_requests(path, (f"GET /ping HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {t}\r\n\r\n" for t in tokens))
+    return write_gets(path, "/ping", tokens)
+
+
+def write_gets(path: Path, target: str, tokens: Iterable[str]) -> Path:
+    """Write a file of requests: one GET of that address for each token."""
+    head = f"GET {target} HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer "
+    return write_requests(path, (f"{head}{token}\r\n\r\n" for token in tokens))
 
 
 def write_requests(path: Path, requests: Iterable[str]) -> Path:
