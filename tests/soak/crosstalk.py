@@ -25,11 +25,13 @@ STATES = (LIVE, LIVE, LIVE, REVOKED, REPLACED)
 QUOTA = 10_000
 LIMITS = f"{QUOTA}/1d"
 SESSION_SHARE = 0.04
+VERIFY_SHARE = 0.3
 EVICTIONS_A_SECOND = 20
 REDIS_DELAY_S = 0.001
 """Each of its answers takes that long and up to twice: as most requests are given up early, more meet it waiting."""
 
 _STATUS = re.compile(rb"HTTP/1\.1 (\d+) ")
+_IDENTITY = re.compile(rb"\r\nx-user-id: (\d+)\r\n.*?\r\nx-user-name: ([^\r]*)\r\n", re.IGNORECASE | re.DOTALL)
 _REMAINING = re.compile(rb'\r\nratelimit: "default";r=(\d+);t=', re.IGNORECASE)
 
 
@@ -75,18 +77,19 @@ class _Judge:
 
     def next_request(self) -> _Request:
         user = random.choices(self._users, cum_weights=self._weights)[0]
-        return _Request(user, "/session" if random.random() < SESSION_SHARE else "/whoami")
+        shares = SESSION_SHARE, VERIFY_SHARE, 1 - SESSION_SHARE - VERIFY_SHARE
+        return _Request(user, random.choices(("/session", "/verify", "/whoami"), shares)[0])
 
     def sent(self, request: _Request) -> None:
         request.counted_before = request.user.highest
-        request.user.sent += request.path == "/whoami"
+        request.user.sent += request.path != "/session"
 
     def answered(self, request: _Request, head: bytes, body: bytes) -> None:
         status, user = _STATUS.match(head), request.user
         answer = msgspec.json.decode(body)
         if user.state != LIVE:
             holds = status is not None and status[1] == b"401" and answer.get("code") == user.state
-        elif status is None or status[1] != b"200" or answer.get("userId") != user.user_id:
+        elif status is None or status[1] != b"200" or not _is_of(user, request.path, head, answer):
             holds = False
         elif request.path == "/session":
             holds = answer["username"] == user.name
@@ -102,6 +105,13 @@ class _Judge:
         user.seen.add(number)
         user.highest = max(user.highest, number)
         return holds
+
+
+def _is_of(user: _User, path: str, head: bytes, answer: dict[str, object]) -> bool:
+    if path != "/verify":
+        return answer.get("userId") == user.user_id
+    identity = _IDENTITY.search(head)
+    return identity is not None and identity.groups() == (b"%d" % user.user_id, user.name.encode())
 
 
 async def _enrol(stores: Stores, count: int) -> list[_User]:
