@@ -51,10 +51,11 @@ def limited(handler: Handler | None = None, *, policy: str | PolicyOf = DEFAULT)
 def _limited(handler: Handler, policy: str | PolicyOf) -> Handler:
     @wraps(handler)
     async def gate(request: Request) -> HTTPResponse:
+        usage: Usage = request.app.ctx.stores.usage
         token = bearer_token(request)
         if token is None:
+            usage.refused("missing_token")
             return unauthorized("missing_token")
-        usage: Usage = request.app.ctx.stores.usage
         applied = usage.policies.named(policy if isinstance(policy, str) else policy(request))
         admission = await usage.admit(token, applied)
         if admission.reason is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from models.accounts import Accounts
 from models.database import Database
 from models.heartbeat import Heartbeat
+from models.operations import Operations
 from models.passwords import Passwords
 from models.sessions import Sessions
 from models.settings import Settings
@@ -30,6 +31,7 @@ class Stores:
     snapshots: Snapshots
     accounts: Accounts
     heartbeat: Heartbeat
+    operations: Operations
 
     async def away(self) -> list[str]:
         """The stores that do not answer, by name."""
@@ -47,6 +49,7 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
     sessions = Sessions(database, store, TokenSigner(settings.secret_keys), settings.session_ttl_s)
     usage = Usage(store, sessions, settings.rate_limits)
     heartbeat = Heartbeat(store, settings.sync_interval_s)
+    operations = Operations(store, usage.meters)
     try:
         await usage.begin()
         yield Stores(
@@ -58,9 +61,11 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
             snapshots=Snapshots(database, store.counters),
             accounts=Accounts(settings, database, sessions, passwords, LoginThrottle(store, _login_limits(settings))),
             heartbeat=heartbeat,
+            operations=operations,
         )
     finally:
         await heartbeat.close()
+        await operations.close()
         await usage.close()
         await store.close()
         await database.close()

@@ -20,10 +20,15 @@ slot of a Redis Cluster and no key is global and hot.
     gate:{b}:stored_sketch    HyperLogLog  only inside finish_restore.lua                     none
     gate:{login}:<scope>      string       times of login attempts, µs, 8 bytes each          longest window
     gate:sync                 hash         run_id, watermark_us, beat_us of the last sync     none
+    gate:meters               hash         name → count of all processes: `models.meters`     none
+    gate:jobs                 hash         <job>:runs, :failed, :ended_ms, :succeeded_ms,     none
+                                           :took_ms, :took_total_ms of the worker's jobs
 
 Totals are negative and their members padded, so that the set's own order is most calls first and, among equals, the
 lower user id; `/top` is then exact by reading ten of each bucket.
 """
+
+SYNC_KEY, METERS_KEY, JOBS_KEY = "gate:sync", "gate:meters", "gate:jobs"
 
 BUCKETS = 64
 DEFAULT_LOG = "default"

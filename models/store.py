@@ -1,6 +1,8 @@
 """Redis, the fast copy: sessions, the gate, login attempts; one typed method per script. Keys: `models.keys`."""
 
-from collections.abc import Awaitable, Iterable, Sequence
+import asyncio
+import logging
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -9,15 +11,18 @@ from redis.asyncio import Redis
 
 from models import lua
 from models.counters import Counters
-from models.errors import RedisAway
-from models.keys import bucket_key, bucket_of, log_key, login_key, user_key
+from models.errors import RedisAway, ReplyLost, StoreUnavailable
+from models.keys import JOBS_KEY, METERS_KEY, SYNC_KEY, bucket_key, bucket_of, log_key, login_key, user_key
 from models.limits import RateLimit
 from models.link import Link, pack
 from models.lua import Script, ScriptRunner
+from models.meters import Facts, job_facts, metered
 from models.policies import Policy
 from models.records import SUPERSEDED, Entry, SyncState, Verdict
 from models.replies import ask, checked, time_us, wrapping_errors
 from models.tokens import Claims
+
+log = logging.getLogger("gatehouse.redis")
 
 DEADLINE_S = 1.0
 GATE_DEADLINE_S = 0.2
@@ -116,14 +121,14 @@ class Store:
 
     async def sync_state(self) -> SyncState | None:
         with wrapping_errors():
-            found = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall("gate:sync"))
+            found = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(SYNC_KEY))
         if not found:
             return None
         return SyncState(found[b"run_id"].decode(), int(found[b"watermark_us"]), int(found.get(b"beat_us", 0)))
 
     async def save_sync_state(self, state: SyncState) -> None:
         with wrapping_errors():
-            await cast(Awaitable[int], self._redis.hset("gate:sync", mapping=msgspec.structs.asdict(state)))
+            await cast(Awaitable[int], self._redis.hset(SYNC_KEY, mapping=msgspec.structs.asdict(state)))
 
     async def identity(self) -> tuple[str, int]:
         """Which run of which server this is, and its clock in microseconds since 1970.
@@ -154,6 +159,38 @@ class Store:
     async def release_login(self, scopes: Sequence[str], reserved_at_us: int) -> None:
         """Take a reservation back."""
         await self._scripts.run(lua.RELEASE_LOGIN, [login_key(scope) for scope in scopes], [reserved_at_us])
+
+    # Operation
+
+    async def add_meters(self, counts: Mapping[str, int]) -> list[str]:
+        """Add to the totals of all processes; returns the names of which nothing was added.
+
+        One whose reply was lost may have been added: twice is worse than never.
+        """
+        commands = [pack("HINCRBY", METERS_KEY, name, count) for name, count in counts.items()]
+        replies = await asyncio.gather(*(self._link.call(command) for command in commands), return_exceptions=True)
+        told = [isinstance(reply, int | ReplyLost) for reply in replies]
+        unexpected = [it for it in replies if isinstance(it, Exception) and not isinstance(it, StoreUnavailable)]
+        if unexpected:
+            log.error("Redis cannot add to %s: %s", METERS_KEY, unexpected[0])
+        return [name for name, it in zip(counts, told, strict=True) if not it]
+
+    async def read_facts(self) -> Facts:
+        """What all processes have told, in one round trip."""
+        commands = [pack("HGETALL", key) for key in (METERS_KEY, JOBS_KEY)]
+        commands += [pack("HGET", SYNC_KEY, "beat_us"), pack("TIME")]
+        meters, jobs, beat_us, time = await ask(self._link, commands)
+        now_ms, beat_ms = time_us(time) // 1000, int(beat_us or 0) // 1000
+        return Facts(now_ms, metered(_numbers(meters)), job_facts(_numbers(jobs)), beat_ms)
+
+    async def note_run(self, job: str, took_ms: int, *, failed: bool) -> None:
+        """Note that a run of a worker's job has ended."""
+        await self._scripts.run(lua.NOTE_RUN, [JOBS_KEY], [job, took_ms, int(failed)])
+
+
+def _numbers(fields: Sequence[bytes]) -> dict[str, int]:
+    """A hash of numbers, as HGETALL replies."""
+    return {name.decode(): int(number) for name, number in zip(fields[::2], fields[1::2], strict=True)}
 
 
 def windows(limits: Sequence[RateLimit]) -> list[int]:

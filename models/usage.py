@@ -6,7 +6,8 @@ from functools import lru_cache
 
 import msgspec
 
-from models.errors import RedisAway, RedisRefused, ReplyLost
+from models.errors import RedisAway, RedisRefused, ReplyLost, StoreUnavailable
+from models.meters import LIMITED_BY, SHADOWED_BY, Meters
 from models.outage import LocalGate
 from models.policies import Applied, Policies, Policy
 from models.records import ADMITTED, MISSING, SUPERSEDED, Verdict
@@ -67,25 +68,11 @@ class _NotOurs(Exception):
     """No key of ours signed the token."""
 
 
-def _admission(call: _Call, verdict: Verdict) -> Admission:
-    if verdict.outcome == SUPERSEDED:
-        return Admission(why_superseded(call.claims, verdict.cached))
-    applied, remaining, reset_us = call.applied, verdict.remaining, verdict.reset_us
-    admitted = verdict.outcome == ADMITTED
-    shadowed: tuple[str, ...] = ()
-    if applied.shadows:
-        enforced = len(applied.limits)
-        if admitted:
-            shadowed = _shadowed(applied.shadows, remaining[enforced:])
-        remaining, reset_us = remaining[:enforced], reset_us[:enforced]
-    return Admission(None, admitted, remaining, reset_us, call.claims, applied, shadowed)
-
-
-def _shadowed(shadows: Sequence[Policy], remaining: Sequence[int]) -> tuple[str, ...]:
-    """Which of them have no call left for this one: at least one of their limits went below zero."""
+def _refusing(policies: Sequence[Policy], remaining: Sequence[int], least: int) -> tuple[str, ...]:
+    """The names of those of which a limit has fewer calls left than `least`."""
     left = iter(remaining)
-    lows = [(policy.name, min([next(left) for _ in policy.limits])) for policy in shadows]
-    return tuple(name for name, low in lows if low < 0)
+    lows = [(policy.name, min([next(left) for _ in policy.limits])) for policy in policies]
+    return tuple(name for name, low in lows if low < least)
 
 
 class Usage:
@@ -101,6 +88,7 @@ class Usage:
         self._store = store
         self._sessions = sessions
         self.policies = Policies(policies)
+        self.meters = Meters(policy.name for policy in policies)
         # Signature, digest, keys and packing are a function of the token, and a client sends the same one all day.
         self._call = lru_cache(maxsize=KNOWN_TOKENS)(self._read_token)
 
@@ -129,31 +117,64 @@ class Usage:
         try:
             call = self._call(token, applied or self.policies.default)
         except _NotOurs:
-            return Admission("malformed_token")
+            return self.refused("malformed_token")
         if call.claims.expires_ms <= time.time() * 1000:
-            return Admission("session_expired")
+            return self.refused("session_expired")
         try:
             if self.trusts_redis:
                 return await self._admit_cached(call)
             return await self._admit_distrusting(call)
-        except RedisRefused:
-            self._watch.poke()
-            return await self._admit_alone(call, count=True)
-        except RedisAway as error:
-            self._watch.lose()
-            return await self._admit_alone(call, count=not isinstance(error, ReplyLost))
+        except StoreUnavailable as error:
+            return await self._admit_after(error, call)
 
-    async def _admit_cached(self, call: _Call) -> Admission:
+    def refused(self, reason: Reason, way: str | None = None) -> Admission:
+        """Take note of a call without a valid session.
+
+        Args:
+            way: how that was found out, one of `models.meters.WAYS`; None without a look at any store.
+        """
+        self.meters.count("unauthorized")
+        if way is not None:
+            self.meters.count(way)
+        return Admission(reason)
+
+    async def _admit_cached(self, call: _Call, way: str = "cached") -> Admission:
         """The way of almost all calls: one round trip, and PostgreSQL only for what Redis does not know."""
         # Redis may be emptied again between the fallback's publication and the next try, but hardly over and over.
         for _ in range(FALLBACK_TRIES):
             verdict = await self._store.admit(call.command)
             if verdict.outcome != MISSING:
-                return _admission(call, verdict)
+                return self._judged(call, verdict, way)
+            if way == "cached":
+                way = "fallback"
             reason = await self._sessions.fall_back(call.claims)
             if reason is not None:
-                return Admission(reason)
+                return self.refused(reason, way)
         raise RedisRefused("Redis forgets what it is told; try again shortly")
+
+    def _judged(self, call: _Call, verdict: Verdict, way: str) -> Admission:
+        """What a verdict means, counted: `counts` is changed in place, as every call comes here."""
+        counts, applied, remaining, reset_us = self.meters.counts, call.applied, verdict.remaining, verdict.reset_us
+        if verdict.outcome == SUPERSEDED:
+            return self.refused(why_superseded(call.claims, verdict.cached), "tombstone" if way == "cached" else way)
+        counts[way] += 1
+        admitted = verdict.outcome == ADMITTED
+        shadowed: tuple[str, ...] = ()
+        enforced = len(applied.limits)
+        if admitted:
+            counts["admitted"] += 1
+            if applied.shadows:
+                shadowed = _refusing(applied.shadows, remaining[enforced:], least=0)
+                for name in shadowed:
+                    counts[SHADOWED_BY + name] += 1
+        else:
+            counts["limited"] += 1
+            judges = [policy for policy in applied.policies if not policy.shadow]
+            for name in _refusing(judges, remaining, least=1):
+                counts[LIMITED_BY + name] += 1
+        if applied.shadows:
+            remaining, reset_us = remaining[:enforced], reset_us[:enforced]
+        return Admission(None, admitted, remaining, reset_us, call.claims, applied, shadowed)
 
     async def _admit_distrusting(self, call: _Call) -> Admission:
         """PostgreSQL first, because what Redis holds may be older than what it was told: see `models.watch`."""
@@ -161,7 +182,17 @@ class Usage:
         if self._store.away:
             raise RedisAway()
         reason = await self._sessions.fall_back(call.claims)
-        return Admission(reason) if reason else await self._admit_cached(call)
+        return self.refused(reason, "degraded") if reason else await self._admit_cached(call, "degraded")
+
+    async def _admit_after(self, error: StoreUnavailable, call: _Call) -> Admission:
+        if isinstance(error, RedisRefused):
+            self._watch.poke()
+        elif isinstance(error, RedisAway):
+            self._watch.lose()
+        else:
+            self.meters.count("unavailable")
+            raise error
+        return await self._admit_alone(call, count=not isinstance(error, ReplyLost))
 
     async def _admit_alone(self, call: _Call, *, count: bool) -> Admission:
         """Without Redis: PostgreSQL knows the session, this process keeps the limit.
@@ -169,12 +200,16 @@ class Usage:
         Raises:
             StoreUnavailable: PostgreSQL is away too.
         """
-        reason = await self._sessions.fall_back(call.claims)
+        try:
+            reason = await self._sessions.fall_back(call.claims)
+        except StoreUnavailable:
+            self.meters.count("unavailable")
+            raise
         if reason is not None:
-            return Admission(reason)
+            return self.refused(reason, "degraded")
         now_us = time.monotonic_ns() // 1_000
         verdict = self._local.admit(call.claims.user_id, call.applied.policies, now_us, count=count)
-        return _admission(call, verdict)
+        return self._judged(call, verdict, "degraded")
 
     def _read_token(self, token: str, applied: Applied) -> _Call:
         # A token that is not ours leaves as an exception, which the cache does not keep: forged ones push nobody out.

@@ -131,7 +131,8 @@ async def test_every_key_is_declared_with_its_type_and_its_end(stores: Stores) -
     found = await dump_redis(stores.settings)
     assert undeclared(found) == []
     names = {row.key for row in dictionary() if any(row.matches(key) for key in found)}
-    assert names == {f"gate:{{b}}:{name}" for name in AT_REST} | {"gate:sync", "gate:{login}:<scope>"}
+    of_all = {"gate:sync", "gate:meters", "gate:jobs", "gate:{login}:<scope>"}
+    assert names == {f"gate:{{b}}:{name}" for name in AT_REST} | of_all
 
 
 @pytest.mark.usefixtures("used")

@@ -27,13 +27,20 @@ def job(work: Callable[[Stores], Awaitable[str]]) -> Job:
         nonlocal running
         if running:
             return
-        running, started_at = True, time.perf_counter()
+        stores: Stores = ctx["stores"]
+        running, started_at, failed = True, time.perf_counter(), True
         try:
-            did, level = await work(ctx["stores"]), logging.INFO
+            did, level = await work(stores), logging.INFO
+            failed = False
         except ServiceError as error:
             did, level = f"failed: {error}", logging.WARNING
+        except Exception:
+            await stores.operations.note_run(name, time.perf_counter() - started_at, failed=True)
+            raise
         finally:
             running = False
-        log.log(level, "%s %s in %d ms", name, did, (time.perf_counter() - started_at) * 1000)
+        took_s = time.perf_counter() - started_at
+        log.log(level, "%s %s in %d ms", name, did, took_s * 1000)
+        await stores.operations.note_run(name, took_s, failed=failed)
 
     return run

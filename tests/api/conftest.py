@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from sanic_testing.reusable import ReusableClient
 
 from api.app import build_app
-from models import heartbeat
+from models import heartbeat, operations
 from models.connections import Stores
 from models.devservers import free_port
 from models.keys import log_key
@@ -219,7 +219,8 @@ def is_problem(status: int, headers: Any, body: bytes) -> bool:
 @pytest.fixture(scope="session")
 def running_api(settings: Settings) -> Iterator[Api]:
     # Nothing asks Redis by itself: some tests show that a request did not.
-    with patch.object(heartbeat, "LOOK_EVERY_S", 3_600.0), Api(settings).running() as api:
+    quiet = patch.object(heartbeat, "LOOK_EVERY_S", 3_600.0), patch.object(operations, "TELL_EVERY_S", 3_600.0)
+    with quiet[0], quiet[1], Api(settings).running() as api:
         yield api
 
 

@@ -20,9 +20,10 @@ Sources = dict[str, str]
 """Path from the project's root → text."""
 
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "events", "keys", "limits", "local_limits", "policies", "records", "settings", "tasks", "windows"},
+    {"errors", "events", "keys", "limits", "local_limits", "meters", "policies", "records", "settings"}
+    | {"tasks", "windows"},
     {"counters", "tables", "database", "link", "lua", "replies", "store", "passwords", "tokens"},
-    {"heartbeat", "outage", "sessions", "snapshots", "throttle", "usage", "watch"},
+    {"heartbeat", "operations", "outage", "sessions", "snapshots", "throttle", "usage", "watch"},
     {"accounts"},
     {"connections"},
 )

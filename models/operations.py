@@ -1,0 +1,68 @@
+"""How the service is doing, for its operators: what every process counted is added up in Redis, and read from there.
+
+Each web process adds what it counted since the last time, once a second and only if there is something, so that the
+totals of all processes on all machines are one round trip away.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from models.errors import StoreUnavailable
+from models.meters import Facts, Meters
+from models.store import Store
+
+log = logging.getLogger("gatehouse.redis")
+
+TELL_EVERY_S = 1.0
+
+
+class Operations:
+    """Tells Redis what this process counted, and reads what all told.
+
+    Args:
+        meters: of this process.
+    """
+
+    def __init__(self, store: Store, meters: Meters) -> None:
+        self.meters = meters
+        self._store = store
+        self._closing = asyncio.Event()
+        self._task = asyncio.create_task(self._tell_on())
+
+    async def close(self) -> None:
+        """Tell the rest, and stop."""
+        # Not cancelled: what is on its way then would be neither told nor kept.
+        self._closing.set()
+        await self._task
+
+    async def tell(self) -> None:
+        """Add what was counted since the last time to the totals; while Redis is away it waits here."""
+        if self._store.away:
+            return
+        untold = self.meters.take_untold()
+        if untold:
+            missed = await self._store.add_meters(untold)
+            self.meters.put_back({name: untold[name] for name in missed})
+
+    async def _tell_on(self) -> None:
+        while not self._closing.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), TELL_EVERY_S)
+            try:
+                await self.tell()
+            except Exception:
+                log.exception("what was counted cannot be told")
+
+    async def read(self) -> Facts:
+        """What all processes have told, in one round trip.
+
+        Raises:
+            RedisAway: nobody knows.
+        """
+        return await self._store.read_facts()
+
+    async def note_run(self, job: str, took_s: float, *, failed: bool) -> None:
+        """Note that a run of a job has ended. While Redis is away that is not known, and the lag tells."""
+        with suppress(StoreUnavailable):
+            await self._store.note_run(job, round(took_s * 1000), failed=failed)
