@@ -9,3 +9,4 @@ def answered(request: Request, status: int, body_bytes: int, began_s: float) -> 
     Args:
         began_s: when its request had arrived, by `time.perf_counter`.
     """
+    request.app.ctx.traffic.note(request, status, began_s)

@@ -15,9 +15,11 @@ from api.connection import Connection
 from api.errors import Errors
 from api.gate import check_policies
 from api.heads import MAX_BODY_BYTES
-from api.openapi import document
+from api.metrics import Metrics
+from api.openapi import VERSION, document
 from api.requests import IdentifiedRequest
-from api.routes import accounts, health, openapi, ping, usage, verify
+from api.routes import accounts, health, metrics, openapi, ping, usage, verify
+from api.traffic import Traffic
 from models.connections import open_stores
 from models.errors import SettingsError
 from models.settings import Settings
@@ -60,8 +62,11 @@ def build_app(settings: Settings) -> App:
     app.config.MOTD = False
     app.config.ACCESS_LOG = False
     app.ctx.description = msgspec.json.encode(document(settings))
+    app.ctx.traffic = Traffic()
     nouns = accounts, ping, verify, usage, health, openapi
     app.blueprint([noun.blueprint for noun in nouns])
+    if settings.metrics_key:
+        app.blueprint(metrics.blueprint)
     _attach_stores(app, settings)
     app.after_server_start(_stop_once)
     return app
@@ -74,6 +79,11 @@ def _attach_stores(app: App, settings: Settings) -> None:
     async def open_(app: App) -> None:
         app.ctx.stores = await opened.enter_async_context(open_stores(settings))
         check_policies(app, app.ctx.stores.usage.policies)
+        if settings.metrics_key:
+            given = app.ctx.stores.operations, app.ctx.traffic, VERSION, settings.prometheus_multiproc_dir
+            app.ctx.metrics = Metrics(*given)
+            await app.ctx.metrics.siblings.open()
+            opened.push_async_callback(app.ctx.metrics.siblings.close)
 
     @app.after_server_stop
     async def close(_app: App) -> None:

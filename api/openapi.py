@@ -48,7 +48,9 @@ def document(settings: Settings) -> Json:
         "servers": [{"url": "/"}],
         "paths": {
             path: {"parameters": [{"$ref": "#/components/parameters/RequestId"}], method: operation}
-            for path, (method, operation) in (_PATHS | _PATHS_OF_OPERATORS).items()
+            for path, (method, operation) in (
+                _PATHS | _PATHS_OF_OPERATORS | (_METRICS if settings.metrics_key else {})
+            ).items()
         }
         | {"/verify": {"parameters": [{"$ref": "#/components/parameters/RequestId"}, _DIALECT]} | _verify()},
         "components": {
@@ -57,7 +59,8 @@ def document(settings: Settings) -> Json:
             "headers": FIELDS,
             "parameters": {"RequestId": _REQUEST_ID},
             "securitySchemes": {
-                "session": {"type": "http", "scheme": "bearer", "description": "The `sessionToken` of `/login`."}
+                "session": {"type": "http", "scheme": "bearer", "description": "The `sessionToken` of `/login`."},
+                "metricsKey": {"type": "http", "scheme": "bearer", "description": "`METRICS_KEY`."},
             },
         },
     }
@@ -215,6 +218,19 @@ _PATHS_OF_OPERATORS: dict[str, tuple[str, Json]] = {
     "/openapi.json": (
         "get",
         _operation("describeService", "This document", answer(200, "OpenAPI 3.1.", "Description")),
+    ),
+}
+
+_METRICS: dict[str, tuple[str, Json]] = {
+    "/metrics": (
+        "get",
+        _operation(
+            "metrics",
+            "How it is doing, for Prometheus",
+            answer(200, "Prometheus's text format, or OpenMetrics.", text="text/plain; version=0.0.4; charset=utf-8"),
+            "NoMetricsKey",
+            security=[{"metricsKey": []}],
+        ),
     ),
 }
 

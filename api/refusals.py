@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from api import errors
 from api.exchange import ON_EVERY_ANSWER
 from api.gate import WHY
+from api.metrics import KEY_REQUIRED
 
 Json = dict[str, Any]
 
@@ -45,9 +46,13 @@ FIELDS |= {f"Optional-{name}": FIELDS[name] | {"required": False} for name in _S
 """Name → header field."""
 
 
-def answer(status: int, about: str, schema: str = "", example: Json | None = None, *fields: str, **more: Any) -> Json:
-    """Status → response, with what is on every answer, `fields`, and a body if there is a schema for it."""
+def answer(
+    status: int, about: str, schema: str = "", example: Json | None = None, *fields: str, text: str = "", **more: Any
+) -> Json:
+    """Status → response, with what is on every answer, `fields`, and a body if there is a schema or a media type."""
     made = {"description": about, "headers": _headers(*fields), **more}
+    if text:
+        made["content"] = {text: {"schema": {"type": "string"}}}
     if schema:
         content: Json = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
         made["content"] = {"application/json": content if example is None else content | {"example": example}}
@@ -104,6 +109,7 @@ _SENTENCES: dict[str, str] = {
     "incomplete_request": "The request ended too early",
     "internal_error": "Something went wrong here; the log has more",
     "rate_limited": "Rate limit exceeded",
+    "metrics_key_required": KEY_REQUIRED,
     "not_ready": "Not ready: PostgreSQL away",
 }
 """Code → what the answer says, or one of the things that it says."""
@@ -118,6 +124,7 @@ REFUSALS: dict[str, Refusal] = {
         401, "The same for an unknown user, a wrong password and a disabled user.", ("invalid_credentials",), fixed=True
     ),
     "NoSession": Refusal(401, "The `code` says why.", tuple(WHY), ("WWW-Authenticate", *_TO_NGINX)),
+    "NoMetricsKey": Refusal(401, "`METRICS_KEY` is needed.", ("metrics_key_required",), ("WWW-Authenticate",)),
     "SignupDisabled": Refusal(403, "The operator creates the accounts here.", ("signup_disabled",)),
     "RefusedToNginx": Refusal(
         403,

@@ -49,7 +49,7 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
     sessions = Sessions(database, store, TokenSigner(settings.secret_keys), settings.session_ttl_s)
     usage = Usage(store, sessions, settings.rate_limits)
     heartbeat = Heartbeat(store, settings.sync_interval_s)
-    operations = Operations(store, usage.meters)
+    operations = Operations(store, database, usage, passwords)
     try:
         await usage.begin()
         yield Stores(

@@ -160,6 +160,14 @@ class Database:
         async with self.deadline(deadline_s), self._client.acquire_connection() as connection, connection.transaction():
             yield connection
 
+    def connections(self) -> tuple[int, int, int]:
+        """Of the pool: connections in use, idle ones, and how many there may be."""
+        pool = self._client._pool
+        if pool is None:
+            return 0, 0, POOL_SIZE
+        idle = pool.get_idle_size()
+        return pool.get_size() - idle, idle, pool.get_max_size()
+
     async def ping(self) -> None:
         """Raise StoreUnavailable unless PostgreSQL answers."""
         await self.fetch("SELECT 1")

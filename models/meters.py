@@ -78,6 +78,27 @@ def metered(counts: Mapping[str, int]) -> Metered:
     return Metered(**plain, limited_by=limited_by, shadowed_by=shadowed_by)
 
 
+class Gauges(msgspec.Struct, frozen=True):
+    """How one process is at the moment.
+
+    Args:
+        redis_up: it answered lately.
+        redis_trusted: cached sessions are believed without a look into PostgreSQL.
+        uncounted: admitted calls that wait for Redis to be counted there.
+        connections_used, connections_idle, connections_most: of the pool to PostgreSQL.
+        hashing, hashing_waiting: passwords.
+    """
+
+    redis_up: bool
+    redis_trusted: bool
+    uncounted: int
+    connections_used: int
+    connections_idle: int
+    connections_most: int
+    hashing: int
+    hashing_waiting: int
+
+
 class JobFacts(msgspec.Struct, frozen=True):
     """What is known of a worker's job; times are Redis's, in milliseconds since 1970.
 

@@ -8,25 +8,32 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from models.errors import StoreUnavailable
-from models.meters import Facts, Meters
+from models.database import Database
+from models.errors import RedisFault, StoreUnavailable
+from models.meters import Facts, Gauges, Meters
+from models.passwords import Passwords
 from models.store import Store
+from models.usage import Usage
 
 log = logging.getLogger("gatehouse.redis")
 
 TELL_EVERY_S = 1.0
+LOOK_DEADLINE_S = 0.5
 
 
 class Operations:
     """Tells Redis what this process counted, and reads what all told.
 
     Args:
-        meters: of this process.
+        usage: of this process, as all the others.
     """
 
-    def __init__(self, store: Store, meters: Meters) -> None:
-        self.meters = meters
+    def __init__(self, store: Store, database: Database, usage: Usage, passwords: Passwords) -> None:
+        self.meters: Meters = usage.meters
         self._store = store
+        self._database = database
+        self._usage = usage
+        self._passwords = passwords
         self._closing = asyncio.Event()
         self._task = asyncio.create_task(self._tell_on())
 
@@ -61,6 +68,37 @@ class Operations:
             RedisAway: nobody knows.
         """
         return await self._store.read_facts()
+
+    async def look(self) -> tuple[Facts | None, bool]:
+        """What all have told, None when Redis does not answer soon; and whether PostgreSQL answers soon."""
+        return await asyncio.gather(self._facts_soon(), self._database_answers())
+
+    async def _facts_soon(self) -> Facts | None:
+        if not self._store.away:
+            with suppress(StoreUnavailable, RedisFault, TimeoutError):
+                return await asyncio.wait_for(self._store.read_facts(), LOOK_DEADLINE_S)
+        return None
+
+    async def _database_answers(self) -> bool:
+        with suppress(StoreUnavailable, TimeoutError):
+            await asyncio.wait_for(self._database.ping(), LOOK_DEADLINE_S)
+            return True
+        return False
+
+    def gauges(self) -> Gauges:
+        """How this process is at the moment; no store is asked."""
+        used, idle, most = self._database.connections()
+        hashing, waiting = self._passwords.at_work()
+        return Gauges(
+            redis_up=not self._store.away,
+            redis_trusted=self._usage.trusts_redis,
+            uncounted=self._usage.uncounted,
+            connections_used=used,
+            connections_idle=idle,
+            connections_most=most,
+            hashing=hashing,
+            hashing_waiting=waiting,
+        )
 
     async def note_run(self, job: str, took_s: float, *, failed: bool) -> None:
         """Note that a run of a job has ended. While Redis is away that is not known, and the lag tells."""

@@ -53,6 +53,11 @@ class LocalGate:
         """Whether there are calls that Redis has not counted."""
         return bool(self._uncounted)
 
+    @property
+    def uncounted(self) -> int:
+        """How many calls Redis has not counted."""
+        return sum(self._uncounted.values())
+
     def take_uncounted(self) -> dict[int, list[Uncounted]]:
         """The calls that Redis has not counted, by bucket, and forget them here."""
         taken, self._uncounted = self._uncounted, {}

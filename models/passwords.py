@@ -49,12 +49,18 @@ class Passwords:
     def __init__(self, threads: int | None = None) -> None:
         threads = threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="passwords", initializer=_step_back)
+        self._threads = threads
         self._most_pending = threads * (1 + QUEUE_PER_THREAD)
         self._pending = 0
         self._dummy_argon2 = _CONTEXT.hash("nobody has this password")
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def at_work(self) -> tuple[int, int]:
+        """How many are being hashed, and how many wait for that."""
+        hashing = min(self._pending, self._threads)
+        return hashing, self._pending - hashing
 
     async def hash(self, password: str) -> str:
         """A new argon2id hash.

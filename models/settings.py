@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -14,6 +15,7 @@ from models.policies import Policy, parse_policies
 T = TypeVar("T")
 
 MIN_KEY_LENGTH = 32
+MIN_METRICS_KEY_LENGTH = 24
 _DIVISORS_OF_60 = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60)
 _INTERVALS_S = _DIVISORS_OF_60 + tuple(60 * minutes for minutes in _DIVISORS_OF_60[1:])
 
@@ -28,6 +30,8 @@ class Settings:
         login_limits_*: wrong attempts to log in, see `models.throttle`.
         policy_header: a field that a proxy sets to choose the policies of `/verify`; none when empty.
         trusted_proxies: how many in front of us; as many entries at the end of `proxy_header` are believed.
+        metrics_key: opens `/metrics`, 24 characters at least; empty: there is no such route.
+        prometheus_multiproc_dir: a folder that the web processes of this machine share, for `/metrics` to tell of all.
         *_interval_s: seconds between two runs of a worker's job.
     """
 
@@ -35,6 +39,7 @@ class Settings:
     redis_url: str = field(repr=False)
     queue_redis_url: str = field(repr=False)
     secret_keys: tuple[str, ...] = field(repr=False)
+    metrics_key: str = field(default="", repr=False)
     host: str = "127.0.0.1"
     port: int = 8000
     session_ttl_s: int = 1800
@@ -53,6 +58,7 @@ class Settings:
     expire_interval_s: int = 60
     snapshot_interval_s: int = 10
     restore_interval_s: int = 1
+    prometheus_multiproc_dir: str = ""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
@@ -68,6 +74,7 @@ class Settings:
             redis_url=redis_url,
             queue_redis_url=read("ARQ_REDIS_URL", redis_url or "", _redis_url, _REDIS_TAKES, secret=True),
             secret_keys=read("SECRET_KEYS", None, _secret_keys, _KEYS_TAKE, secret=True),
+            metrics_key=read("METRICS_KEY", "", _metrics_key, _METRICS_KEY_TAKES, secret=True),
             **{
                 name: read(name.upper(), getattr(cls, name), parse, takes) for name, (parse, takes) in _OPTIONAL.items()
             },
@@ -158,6 +165,20 @@ def _secret_keys(text: str) -> tuple[str, ...]:
     return keys
 
 
+def _metrics_key(text: str) -> str:
+    if len(text) < MIN_METRICS_KEY_LENGTH or len(set(text)) < 10:
+        raise ValueError("too short, or not random")
+    if not re.fullmatch(r"[!-~]+", text):
+        raise ValueError("it has characters that no header field can carry")
+    return text
+
+
+def _folder(text: str) -> str:
+    if not Path(text).is_dir():
+        raise ValueError("no such folder")
+    return text
+
+
 def _split(text: str) -> SplitResult:
     try:
         url = urlsplit(text)
@@ -201,6 +222,7 @@ _KEYS_TAKE = (
     f"one or more random keys of {MIN_KEY_LENGTH}+ characters between commas, the signing one first; "
     'python -c "import secrets; print(secrets.token_urlsafe(48))" makes one'
 )
+_METRICS_KEY_TAKES = f"a random key of {MIN_METRICS_KEY_LENGTH}+ characters, made like one of SECRET_KEYS"
 _LIMITS = parse_limits, "limits like 1/5s or 1/5s, 100/1h"
 _INTERVAL = _interval, "seconds: a divisor of 60, or 60 times one"
 _OPTIONAL: dict[str, tuple[Callable[[str], Any], str]] = {
@@ -222,4 +244,5 @@ _OPTIONAL: dict[str, tuple[Callable[[str], Any], str]] = {
     "expire_interval_s": _INTERVAL,
     "snapshot_interval_s": _INTERVAL,
     "restore_interval_s": _INTERVAL,
+    "prometheus_multiproc_dir": (_folder, "a folder that the web processes of this machine share"),
 }

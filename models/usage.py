@@ -104,6 +104,11 @@ class Usage:
         """Whether cached sessions are believed without a look into PostgreSQL."""
         return self._watch.trusted == self._store.generation and not self._store.away
 
+    @property
+    def uncounted(self) -> int:
+        """Admitted calls that wait for Redis to be counted there."""
+        return self._local.uncounted
+
     async def admit(self, token: str, applied: Applied | None = None) -> Admission:
         """Admit one call, or say why not.
 

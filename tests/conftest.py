@@ -53,6 +53,7 @@ def settings(servers: Servers) -> Settings:
         redis_url=servers.valkey.url,
         queue_redis_url=servers.valkey.url,
         secret_keys=(secrets.token_urlsafe(48),),
+        metrics_key=secrets.token_urlsafe(24),
         rate_limits=parse_policies("1/5s"),
         login_limits_user=MANY,
         login_limits_user_address=MANY,

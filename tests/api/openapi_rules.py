@@ -90,7 +90,8 @@ def unlike_the_routes(described: Json, app: Sanic[Any, Any]) -> set[str]:
 def codes(described: Json, operation: Json) -> set[str]:
     """Those of all errors that an operation can answer with."""
     responses = (resolved(described, response) for response in operation["responses"].values())
-    schemas = (it["content"]["application/json"]["schema"] for it in responses if "content" in it)
+    contents = (content for it in responses for content in it.get("content", {}).values())
+    schemas = (content["schema"] for content in contents)
     return {code for schema in schemas for code in schema.get("properties", {}).get("code", {}).get("enum", [])}
 
 
@@ -111,6 +112,8 @@ def untrue(described: Json, response: Json, headers: dict[str, str], body: bytes
     ((media_type, content),) = response["content"].items()
     if headers.get("content-type") != media_type:
         found.append(f"a body of {headers.get('content-type')}")
+    elif media_type != "application/json":
+        found += [] if validator(described, content["schema"]).is_valid(body.decode()) else ["no such text"]
     elif not validator(described, content["schema"]).is_valid(msgspec.json.decode(body)):
         found.append(f"a body: {body!r}")
     return found

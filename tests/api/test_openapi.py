@@ -40,6 +40,7 @@ CODES: dict[str, set[str]] = {
     "GET /health/live": set(),
     "GET /health/ready": {"not_ready", "store_unavailable"},
     "GET /openapi.json": set(),
+    "GET /metrics": {"metrics_key_required"},
     **{f"{method} /verify": {*WHY, "rate_limited", "store_unavailable"} for method in METHODS},
 }
 """Route → the codes that it can answer, besides those that every route can."""
@@ -76,7 +77,8 @@ def test_every_error_is_described_where_it_can_occur(described: Json) -> None:
     assert unlike_the_codes(described) == set()
     anywhere = {code for part in parts(described["components"]["responses"]) for code in part.get("enum", [])}
     ours = {kind.code for kind in STATUS} | {code for _, code in REFUSALS.values()} | {*WHY}
-    assert ours | {"rate_limited", "not_ready", "internal_error", "incomplete_request"} == anywhere
+    ours |= {"rate_limited", "not_ready", "internal_error", "incomplete_request", "metrics_key_required"}
+    assert ours == anywhere
 
 
 def _without(*names: str) -> Callable[[Json], None]:
@@ -187,7 +189,7 @@ def test_answers_without_stores_are_as_described(start: Start, described: Json) 
     for route in CODES:
         method, path = route.split(" ")
         body = {"json": {"username": "ada", "password": PASSWORD}} if path in ("/login", "/signup") else {}
-        status = 200 if path in ("/health/live", "/openapi.json") else 503
+        status = {"/health/live": 200, "/openapi.json": 200, "/metrics": 401}.get(path, 503)
         check(described, alone.request(method, path, token, **body), route, status)
 
 

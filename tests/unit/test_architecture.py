@@ -23,8 +23,8 @@ LAYERS: tuple[set[str], ...] = (
     {"errors", "events", "keys", "limits", "local_limits", "meters", "policies", "records", "settings"}
     | {"tasks", "windows"},
     {"counters", "tables", "database", "link", "lua", "replies", "store", "passwords", "tokens"},
-    {"heartbeat", "operations", "outage", "sessions", "snapshots", "throttle", "usage", "watch"},
-    {"accounts"},
+    {"heartbeat", "outage", "sessions", "snapshots", "throttle", "usage", "watch"},
+    {"accounts", "operations"},
     {"connections"},
 )
 """The modules of `models`, the lower first: each imports only its own layer and those before."""
@@ -45,6 +45,7 @@ DRIVERS: dict[str, tuple[str, ...]] = {
     ),
     "hiredis": ("models/link.py", "models/replies.py", "models/store.py"),
     "asyncpg": ("models/database.py",),
+    "prometheus_client": ("api/metrics.py",),
 }
 """A library → who may import it."""
 

@@ -56,6 +56,8 @@ VALID: list[tuple[str, str, str, object]] = [
     ("SESSION_TTL_S", "1", "session_ttl_s", 1),
     ("SESSION_TTL_S", "31536000", "session_ttl_s", 31_536_000),
     ("RATE_LIMITS", "1/5s, 2/1m", "rate_limits", parse_policies("1/5s, 2/60s")),
+    ("METRICS_KEY", " " + KEY[:24], "metrics_key", KEY[:24]),
+    ("PROMETHEUS_MULTIPROC_DIR", "/", "prometheus_multiproc_dir", "/"),
     ("LOGIN_LIMITS_USER", "3/1m, 9/1h", "login_limits_user", parse_limits("3/1m, 9/1h")),
     ("LOGIN_LIMITS_USER_ADDRESS", "3/1m", "login_limits_user_address", parse_limits("3/1m")),
     ("LOGIN_LIMITS_ADDRESS", "3/1m", "login_limits_address", parse_limits("3/1m")),
@@ -162,6 +164,9 @@ def test_one_message_names_every_problem() -> None:
         ("ARQ_REDIS_URL", "http://:hush@h"),
         ("ARQ_REDIS_URL", ":hush@h:6379/1"),
         ("SECRET_KEYS", "hush"),
+        ("METRICS_KEY", "hush"),
+        ("METRICS_KEY", "hush" * 8),
+        ("METRICS_KEY", f"{KEY} hush"),
     ],
 )
 def test_no_message_tells_a_secret(variable: str, text: str) -> None:
@@ -169,9 +174,11 @@ def test_no_message_tells_a_secret(variable: str, text: str) -> None:
 
 
 def test_repr_hides_what_is_secret() -> None:
-    shown = repr(Settings.from_environ(LEAST | {"ARQ_REDIS_URL": "redis://:mumble@h"}))
+    metrics_key = "mutter-0123456789-abcdef"
+    given = {"ARQ_REDIS_URL": "redis://:mumble@h", "METRICS_KEY": metrics_key}
+    shown = repr(Settings.from_environ(LEAST | given))
     assert "port=8000" in shown
-    assert not [secret for secret in (KEY, "hush", "whisper", "mumble") if secret in shown]
+    assert not [secret for secret in (KEY, "hush", "whisper", "mumble", "mutter") if secret in shown]
 
 
 def test_settings_are_frozen() -> None:
