@@ -165,14 +165,14 @@ def _of_worker(facts: Facts) -> Iterator[Metric]:
     def rows(number: Callable[[Any], float]) -> list[tuple[list[str], float]]:
         return [([name], number(job)) for name, job in jobs]
 
-    count, gauge, label = CounterMetricFamily, GaugeMetricFamily, ["job"]
+    count, gauge, label = CounterMetricFamily, GaugeMetricFamily, ["name"]  # `job` is the scrape's own label
     yield _rows(count, "gatehouse_job_runs", "Runs that ended.", label, rows(lambda job: job.runs))
     yield _rows(count, "gatehouse_job_failures", "Runs that failed.", label, rows(lambda job: job.failed))
     about = "Seconds that all runs took."
     yield _rows(count, "gatehouse_job_duration_seconds", about, label, rows(lambda job: job.took_total_ms / 1000))
     about = "Seconds that the last run took."
     yield _rows(gauge, "gatehouse_job_last_duration_seconds", about, label, rows(lambda job: job.took_ms / 1000))
-    lags = [([name], _since_s(facts, job.succeeded_ms)) for name, job in jobs if job.succeeded_ms]
+    lags: list[tuple[list[str], float]] = [([name], _since_s(facts, job.succeeded_ms)) for name, job in jobs if job.succeeded_ms]
     yield _rows(gauge, "gatehouse_job_lag_seconds", "Seconds since the last good run ended.", label, lags)
     snapshot = facts.jobs.get(SNAPSHOT_JOB)
     if snapshot and snapshot.succeeded_ms:
