@@ -172,7 +172,7 @@ def _of_worker(facts: Facts) -> Iterator[Metric]:
     yield _rows(count, "gatehouse_job_duration_seconds", about, label, rows(lambda job: job.took_total_ms / 1000))
     about = "Seconds that the last run took."
     yield _rows(gauge, "gatehouse_job_last_duration_seconds", about, label, rows(lambda job: job.took_ms / 1000))
-    lags: list[tuple[list[str], float]] = [([name], _since_s(facts, job.succeeded_ms)) for name, job in jobs if job.succeeded_ms]
+    lags = [([name], _since_s(facts, job.succeeded_ms)) for name, job in jobs if job.succeeded_ms]
     yield _rows(gauge, "gatehouse_job_lag_seconds", "Seconds since the last good run ended.", label, lags)
     snapshot = facts.jobs.get(SNAPSHOT_JOB)
     if snapshot and snapshot.succeeded_ms:
