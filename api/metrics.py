@@ -191,7 +191,7 @@ async def shown(request: Request) -> HTTPResponse:
     """The page, for who has the key."""
     stores: Stores = request.app.ctx.stores
     given = bearer_token(request)
-    if given is None or not compare_digest(given.encode(), stores.settings.metrics_key.encode()):
+    if not given or not compare_digest(given.encode(), stores.settings.metrics_key.encode()):
         return problem(401, KEY_REQUIRED, "metrics_key_required", {"WWW-Authenticate": "Bearer"})
     metrics: Metrics = request.app.ctx.metrics
     page, media_type = await metrics.page(", ".join(request.headers.getall("accept", [])))
