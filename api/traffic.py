@@ -39,15 +39,18 @@ class Traffic:
             began_s: when its request had arrived, by `time.perf_counter`.
         """
         took_s = perf_counter() - began_s
-        route, method = request.route, request.method
-        if route is None and method not in _METHODS:
-            method = OTHER_METHOD
-        kind = None if route is None else route.path, method, status
-        cell = self._cells.get(kind)
-        if cell is None:
-            cell = self._cells[kind] = [0] * (len(BOUNDS_S) + 2)
+        route = request.route
+        try:
+            cell = self._cells[route.path, request.method, status]  # type: ignore[union-attr]  # the rare ones are below
+        except (AttributeError, KeyError):
+            cell = self._new_cell(route.path if route else None, request.method, status)
         cell[bisect_left(BOUNDS_S, took_s)] += 1
         cell[-1] += took_s
+
+    def _new_cell(self, path: str | None, method: str, status: int) -> Cell:
+        if path is None and method not in _METHODS:
+            method = OTHER_METHOD
+        return self._cells.setdefault((path, method, status), [0] * (len(BOUNDS_S) + 2))
 
     def cells(self) -> dict[Kind, Cell]:
         """A copy of what was counted."""

@@ -166,20 +166,26 @@ class Usage:
         admitted = verdict.outcome == ADMITTED
         shadowed: tuple[str, ...] = ()
         enforced = len(applied.limits)
-        if admitted:
+        if not admitted:
+            counts["limited"] += 1
+            self._count_refusals(applied, remaining)
+        else:
             counts["admitted"] += 1
-            if applied.shadows:
+        if len(remaining) > enforced:
+            if admitted:
                 shadowed = _refusing(applied.shadows, remaining[enforced:], least=0)
                 for name in shadowed:
                     counts[SHADOWED_BY + name] += 1
-        else:
-            counts["limited"] += 1
-            judges = [policy for policy in applied.policies if not policy.shadow]
-            for name in _refusing(judges, remaining, least=1):
-                counts[LIMITED_BY + name] += 1
-        if applied.shadows:
             remaining, reset_us = remaining[:enforced], reset_us[:enforced]
         return Admission(None, admitted, remaining, reset_us, call.claims, applied, shadowed)
+
+    def _count_refusals(self, applied: Applied, remaining: Sequence[int]) -> None:
+        names: Sequence[str] = (applied.policies[0].name,)
+        if len(applied.policies) > 1:
+            judges = [policy for policy in applied.policies if not policy.shadow]
+            names = _refusing(judges, remaining, least=1)
+        for name in names:
+            self.meters.counts[LIMITED_BY + name] += 1
 
     async def _admit_distrusting(self, call: _Call) -> Admission:
         """PostgreSQL first, because what Redis holds may be older than what it was told: see `models.watch`."""
