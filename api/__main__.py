@@ -1,14 +1,15 @@
 """The web process: `python -m api`. Settings come from the environment, README.md has the table."""
 
 import argparse
-import logging
 import os
 import resource
 import socket
 import sys
 
 from api.app import build_app
+from api.requests import current_request_id
 from models.errors import SettingsError
+from models.logs import set_up
 from models.settings import Settings
 
 WAITING_CONNECTIONS = 1024
@@ -24,9 +25,9 @@ SOCKET_BUFFER_BYTES = 64 * 1024
 def main() -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code: 1 the address cannot be used, 2 wrongly set up."""
     argparse.ArgumentParser(prog="python -m api", description=__doc__).parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = Settings.from_environ(os.environ)
+        app = build_app(settings, set_up(settings, current_request_id))
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
@@ -37,9 +38,7 @@ def main() -> int:
         print(f"Cannot listen on {settings.host}:{settings.port} (HOST, PORT): {reason}", file=sys.stderr)  # noqa: T201
         return 1
     _allow_many_connections()
-    build_app(settings).run(
-        sock=listener, backlog=WAITING_CONNECTIONS, single_process=True, access_log=False, motd=False
-    )
+    app.run(sock=listener, backlog=WAITING_CONNECTIONS, single_process=True, access_log=False, motd=False)
     return 0
 
 

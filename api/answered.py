@@ -10,3 +10,6 @@ def answered(request: Request, status: int, body_bytes: int, began_s: float) -> 
         began_s: when its request had arrived, by `time.perf_counter`.
     """
     request.app.ctx.traffic.note(request, status, began_s)
+    access = request.app.ctx.access
+    if access is not None:
+        access.note(request, status, body_bytes, began_s)

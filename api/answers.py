@@ -54,11 +54,12 @@ class Answer(HTTPResponse):
     Args:
         body: JSON; nothing with 204.
         fields: further header fields as they are sent; never a client's text.
+        code: an error's, for the log.
     """
 
-    __slots__ = ("fields",)
+    __slots__ = ("code", "fields")
 
-    def __init__(self, body: bytes, status: int = 200, fields: bytes = b"") -> None:
+    def __init__(self, body: bytes, status: int = 200, fields: bytes = b"", code: str = "") -> None:
         self.asgi = False
         self.body = body
         self.status = status
@@ -67,6 +68,7 @@ class Answer(HTTPResponse):
         self.headers = {}  # type: ignore[assignment]  # the framework's own type costs a microsecond to make
         self._cookies = None
         self.fields = fields
+        self.code = code
 
     async def send(self, data: Any = None, end_stream: bool | None = None) -> None:
         """Send all of it; the framework's own reader, where that is used, lets the framework send it."""
@@ -91,6 +93,8 @@ class Answer(HTTPResponse):
         stream.response_size = len(body)
         await stream._send(sent)
         stream.stage = Stage.IDLE
+        if self.code:
+            stream.request.ctx.code = self.code
         answered(stream.request, self.status, len(body), stream.perft0)
 
 

@@ -9,20 +9,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
-from sanic import Config, Sanic
+from sanic import Config, Request, Sanic
 
+from api.access import open_access_log
 from api.connection import Connection
 from api.errors import Errors
 from api.gate import check_policies
 from api.heads import MAX_BODY_BYTES
 from api.metrics import Metrics
 from api.openapi import VERSION, document
-from api.requests import IdentifiedRequest
+from api.requests import IdentifiedRequest, current_request_id
 from api.routes import accounts, health, metrics, openapi, ping, usage, verify
+from api.tracing import complete_span, span_of
 from api.traffic import Traffic
 from models.connections import open_stores
 from models.errors import SettingsError
+from models.logs import Log, set_up
 from models.settings import Settings
+from models.tracing import open_tracing
 
 SHUTDOWN_GRACE_S = 3.0
 RESPONSE_TIMEOUT_S = 30
@@ -41,26 +45,49 @@ class App(Sanic[Config, SimpleNamespace]):
         return await super().create_server(*args, protocol=protocol or self.connection, **given)
 
 
+class TracedApp(App):
+    """The same, with a span around each request; `ctx.spans` makes them."""
+
+    async def handle_request(self, request: Request) -> None:
+        with span_of(self.ctx.spans, request):
+            await super().handle_request(request)
+
+
 def create_app() -> App:
-    """The application as the environment describes it, for `sanic api.app:create_app --factory`.
+    """The application as the environment describes it, for `sanic api.app:create_app --factory`; its log is set up too.
 
     When the environment is not enough to start, the process ends with one message that names each problem.
     """
     try:
-        return build_app(Settings.from_environ(os.environ))
+        settings = Settings.from_environ(os.environ)
+        return build_app(settings, set_up(settings, current_request_id))
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None
 
 
-def build_app(settings: Settings) -> App:
-    """The application with given settings; each has its own stores, opened when its server starts."""
-    app = App("gatehouse", error_handler=Errors(), request_class=IdentifiedRequest, configure_logging=False)
+def build_app(settings: Settings, log: Log | None = None) -> App:
+    """The application with given settings; each has its own stores, opened when its server starts.
+
+    Args:
+        log: takes the access log; without it there is none.
+
+    Raises:
+        SettingsError: traces are asked for, and what sends them is not installed.
+    """
+    spans = open_tracing(settings, "gatehouse-web")
+    app = (TracedApp if spans else App)(
+        "gatehouse", error_handler=Errors(), request_class=IdentifiedRequest, configure_logging=False
+    )
     app.config.REQUEST_MAX_SIZE = MAX_BODY_BYTES
     app.config.RESPONSE_TIMEOUT = RESPONSE_TIMEOUT_S
     app.config.GRACEFUL_SHUTDOWN_TIMEOUT = SHUTDOWN_GRACE_S
     app.config.MOTD = False
     app.config.ACCESS_LOG = False
+    app.ctx.access = open_access_log(log, settings) if log else None
+    app.ctx.spans = spans
+    if spans:
+        app.register_middleware(complete_span, "response")  # type: ignore[arg-type]  # annotated for any answer
     app.ctx.description = msgspec.json.encode(document(settings))
     app.ctx.traffic = Traffic()
     nouns = accounts, ping, verify, usage, health, openapi
@@ -77,7 +104,11 @@ def _attach_stores(app: App, settings: Settings) -> None:
 
     @app.before_server_start
     async def open_(app: App) -> None:
+        if spans := app.ctx.spans:
+            opened.push_async_callback(spans.close)
         app.ctx.stores = await opened.enter_async_context(open_stores(settings))
+        if spans:
+            spans.attach(app.ctx.stores)
         check_policies(app, app.ctx.stores.usage.policies)
         if settings.metrics_key:
             given = app.ctx.stores.operations, app.ctx.traffic, VERSION, settings.prometheus_multiproc_dir

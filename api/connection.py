@@ -37,7 +37,7 @@ class Connection(HttpProtocol):
     """
 
     HTTP_CLASS = Exchange
-    __slots__ = ("_full_since", "_lingers", "_look_s", "_overdue", "_quiet_since", "leaves_unread")
+    __slots__ = ("_full_since", "_lingers", "_look_s", "_overdue", "_quiet_since", "leaves_unread", "peer_address")
     transport: Any
     _callback_check_timeouts: Any
 
@@ -46,6 +46,8 @@ class Connection(HttpProtocol):
         self._quiet_since = perf_counter() + HEAD_DEADLINE_S - self.keep_alive_timeout
         self._full_since: float | None = None
         self._overdue = self._lingers = self.leaves_unread = False
+        self.peer_address: str | None = None
+        """As `api.origin` spells it, once the access log has asked."""
         limits_s = HEAD_DEADLINE_S, BODY_DEADLINE_S, WRITE_DEADLINE_S, self.keep_alive_timeout, self.response_timeout
         self._look_s = max(SHORTEST_LOOK_S, min(limits_s))
         super().connection_made(transport)  # type: ignore[no-untyped-call]

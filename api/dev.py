@@ -77,6 +77,8 @@ class Development:
         self.host = environ.get("HOST") or "127.0.0.1"
         self.port = _port(environ.get("PORT") or "8000")
         self.environ = dict(environ)
+        # What the processes print reaches our standard output, by way of a file.
+        self.environ.setdefault("LOG_FORMAT", "text" if sys.stdout.isatty() else "json")
         self.servers: list[DevServer] = []
         self.processes: Processes | None = None
         self._stop = stop

@@ -42,4 +42,4 @@ def _for_nginx(answer: HTTPResponse) -> HTTPResponse:
         return answer
     code = msgspec.json.decode(answer.body or b"{}").get("code", "")
     told = as_sent({"X-Gate-Status": str(answer.status), "X-Gate-Code": code})
-    return Answer(answer.body or b"", 401 if answer.status == 401 else 403, answer.fields + told)
+    return Answer(answer.body or b"", 401 if answer.status == 401 else 403, answer.fields + told, code)

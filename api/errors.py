@@ -50,7 +50,7 @@ def problem(status: int, error: str, code: str, headers: dict[str, str] | None =
         error: a sentence for people.
         code: a snake_case name for programs, stable.
     """
-    return Answer(msgspec.json.encode({"error": error, "code": code}), status, as_sent(headers or {}))
+    return Answer(msgspec.json.encode({"error": error, "code": code}), status, as_sent(headers or {}), code)
 
 
 def refusal(error: errors.ServiceError) -> Answer:

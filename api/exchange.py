@@ -71,6 +71,7 @@ class Exchange(Http):
     def create_empty_request(self) -> None:
         """What stands for a request that could not be read, for those who answer it."""
         self._make_request(b"*", [], "1.1", "NONE", b"")
+        self.request.conn_info = self.protocol.conn_info  # for the access log
 
     async def _receive_head(self) -> int:
         """Wait for the rest of a head, as long as the connection lets it; returns where its empty line is."""

@@ -60,9 +60,9 @@ def _limited(handler: Handler, policy: str | PolicyOf) -> Handler:
         admission = await usage.admit(token, applied)
         if admission.reason is not None:
             return unauthorized(admission.reason)
+        request.ctx.claims = admission.claims
         if not admission.admitted:
             return too_many(admission, rate_limit_headers(applied))
-        request.ctx.claims = admission.claims
         response = await handler(request)
         headers = rate_limit_headers(applied)
         if type(response) is Answer:

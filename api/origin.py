@@ -2,24 +2,32 @@
 
 import ipaddress
 import re
+from functools import lru_cache
 
 from sanic import Request
 
 from models.events import Origin
 from models.settings import Settings
 
+KNOWN_ADDRESSES = 4_096
+"""Addresses whose spelling was looked at lately."""
+
 _FOR = re.compile(r'(?:^|;)\s*for="?([^";,]+)"?', re.IGNORECASE)
 _PORT = re.compile(r"^(?:\[([^\]]+)\]|([0-9.]+))(?::\d+)?$")
 
 
 def origin_of(request: Request) -> Origin:
-    """The origin of a request.
+    """The origin of a request."""
+    return Origin(address_of(request, request.app.ctx.stores.settings), str(request.id))
+
+
+def address_of(request: Request, settings: Settings) -> str:
+    """The client's address, IPv6 as its /64 network.
 
     Each proxy adds the address that it saw to the end of the header, so with n trusted proxies the n-th entry from the
     end is the client's; what stands before it anybody may have written (RFC 7239, 8.1).
     """
-    settings: Settings = request.app.ctx.stores.settings
-    address = request.ip
+    address = peer = request.ip
     if settings.trusted_proxies:
         entries = ",".join(request.headers.getall(settings.proxy_header, [])).split(",")
         told = [entry.strip() for entry in entries if entry.strip()]
@@ -29,9 +37,10 @@ def origin_of(request: Request) -> Origin:
                 match = _FOR.search(entry)
                 entry = match[1] if match else ""
             address = entry
-    return Origin(_network(address, request.ip), str(request.id))
+    return _network(address, peer)
 
 
+@lru_cache(maxsize=KNOWN_ADDRESSES)
 def _network(told: str, peer: str) -> str:
     """An address in one spelling; of IPv6 its /64 network, as whoever has one address has all of these."""
     for text in (told, peer):

@@ -41,3 +41,9 @@ class IdentifiedRequest(Request):
             given = self.headers.getone("x-request-id", None)
             found = self._id = given if given is not None and _HARMLESS.fullmatch(given) else _ids.new()
         return found  # type: ignore[return-value]  # the framework's own ids may be numbers
+
+
+def current_request_id() -> str | None:
+    """The id of the request that this task handles, or was made for; None outside of any."""
+    request = Request._current.get(None)
+    return None if request is None else str(request.id)

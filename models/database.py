@@ -6,8 +6,9 @@ Hand-written statements are files in `scripts/*.sql`, one caller each; plain rea
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -167,6 +168,20 @@ class Database:
             return 0, 0, POOL_SIZE
         idle = pool.get_idle_size()
         return pool.get_size() - idle, idle, pool.get_max_size()
+
+    def watch_statements(self, take: Callable[[str, float, str], None]) -> None:
+        """Have each statement told after its end: its text, the seconds it took, and the type of its error or "".
+
+        Before the first one: connections that are open already tell nothing.
+        """
+
+        def told(query: Any) -> None:
+            take(query.query, query.elapsed, type(query.exception).__qualname__ if query.exception else "")
+
+        async def listen(connection: asyncpg.Connection) -> None:
+            connection.add_query_logger(told)
+
+        self._client.create_pool = partial(_create_pool, init=listen)  # type: ignore[attr-defined]
 
     async def ping(self) -> None:
         """Raise StoreUnavailable unless PostgreSQL answers."""

@@ -41,4 +41,5 @@ def record(event: str, outcome: str, origin: Origin, *, user_id: int | None = No
     facts = {"event": event, "outcome": outcome, "user_id": user_id, "why": why or None}
     facts |= {"address": origin.address, "request_id": origin.request_id or None}
     level = logging.WARNING if outcome in _REFUSED else logging.INFO
-    log.log(level, msgspec.json.encode({name: fact for name, fact in facts.items() if fact is not None}).decode())
+    known = {name: fact for name, fact in facts.items() if fact is not None}
+    log.log(level, msgspec.json.encode(known).decode(), extra={"facts": known})

@@ -20,6 +20,7 @@ class Script:
     """One file of `scripts/*.lua`, called by its SHA-1."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self.text = (Path(__file__).parent / "scripts" / f"{name}.lua").read_bytes()
         self.sha = hashlib.sha1(self.text).hexdigest()  # noqa: S324  # what EVALSHA takes
         self.load = pack("SCRIPT", "LOAD", self.text)

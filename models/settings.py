@@ -33,6 +33,9 @@ class Settings:
         metrics_key: opens `/metrics`, 24 characters at least; empty: there is no such route.
         prometheus_multiproc_dir: a folder that the web processes of this machine share, for `/metrics` to tell of all.
         *_interval_s: seconds between two runs of a worker's job.
+        log_format: `auto` is text on a terminal and JSON elsewhere.
+        access_log: `on`, `off`, or `errors` for answers of 400 and more.
+        tracing: the environment wants OpenTelemetry to send traces; its own variables say where.
     """
 
     database_url: str = field(repr=False)
@@ -59,6 +62,10 @@ class Settings:
     snapshot_interval_s: int = 10
     restore_interval_s: int = 1
     prometheus_multiproc_dir: str = ""
+    log_format: str = "auto"
+    log_level: str = "info"
+    access_log: str = "on"
+    tracing: bool = False
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
@@ -75,6 +82,7 @@ class Settings:
             queue_redis_url=read("ARQ_REDIS_URL", redis_url or "", _redis_url, _REDIS_TAKES, secret=True),
             secret_keys=read("SECRET_KEYS", None, _secret_keys, _KEYS_TAKE, secret=True),
             metrics_key=read("METRICS_KEY", "", _metrics_key, _METRICS_KEY_TAKES, secret=True),
+            tracing=_wants_traces(environ),
             **{
                 name: read(name.upper(), getattr(cls, name), parse, takes) for name, (parse, takes) in _OPTIONAL.items()
             },
@@ -152,6 +160,24 @@ def _switch(text: str) -> bool:
     if text.lower() not in words:
         raise ValueError("neither on nor off")
     return words[text.lower()]
+
+
+def _one_of(*words: str) -> tuple[Callable[[str], str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError("not one of these words")
+        return text.lower()
+
+    return parse, f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _wants_traces(environ: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's own variables ask for traces: an address for them, or the console."""
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if exporter == "none" or environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return exporter == "console" or any(environ.get(name, "").strip() for name in endpoints)
 
 
 def _secret_keys(text: str) -> tuple[str, ...]:
@@ -245,4 +271,7 @@ _OPTIONAL: dict[str, tuple[Callable[[str], Any], str]] = {
     "snapshot_interval_s": _INTERVAL,
     "restore_interval_s": _INTERVAL,
     "prometheus_multiproc_dir": (_folder, "a folder that the web processes of this machine share"),
+    "log_format": _one_of("auto", "json", "text"),
+    "log_level": _one_of("debug", "info", "warning", "error"),
+    "access_log": _one_of("on", "off", "errors"),
 }

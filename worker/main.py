@@ -6,9 +6,10 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from datetime import UTC
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import uvloop
@@ -24,8 +25,13 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from models.connections import open_stores
 from models.errors import SettingsError
+from models.logs import set_up
 from models.settings import Settings
+from models.tracing import open_tracing
 from worker.jobs import expire_sessions, expire_windows, restore_usage, snapshot_usage, sync_sessions
+
+if TYPE_CHECKING:
+    from models.spans import Spans
 
 JOB_TIMEOUT_S = 300
 STOP_GRACE_S = 2
@@ -34,6 +40,8 @@ QUEUE_RETRY_S = 1
 _QUEUE = "gatehouse:queue"
 
 log = logging.getLogger("gatehouse.worker")
+
+Hook = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
 
 
 class StoppableWorker(Worker):
@@ -59,15 +67,12 @@ class StoppableWorker(Worker):
 
 
 def build_worker(settings: Settings) -> Worker:
-    """An arq worker with the jobs on its clock; several workers share each tick."""
-    stores = AsyncExitStack()
+    """An arq worker with the jobs on its clock; several workers share each tick.
 
-    async def start(ctx: dict[str, Any]) -> None:
-        ctx["stores"] = await stores.enter_async_context(open_stores(settings))
-
-    async def stop(ctx: dict[str, Any]) -> None:
-        await stores.aclose()
-
+    Raises:
+        SettingsError: traces are asked for, and what sends them is not installed.
+    """
+    start, stop = _opening(settings, open_tracing(settings, "gatehouse-worker"))
     return StoppableWorker(
         cron_jobs=[
             _every(settings.sync_interval_s, sync_sessions),
@@ -78,8 +83,8 @@ def build_worker(settings: Settings) -> Worker:
         ],
         queue_name=_QUEUE,
         redis_pool=_queue_pool(settings),
-        on_startup=start,
-        on_shutdown=stop,
+        on_startup=start,  # type: ignore[arg-type]  # annotated as a function with a name, which they are
+        on_shutdown=stop,  # type: ignore[arg-type]
         timezone=UTC,
         job_timeout=JOB_TIMEOUT_S,
         job_completion_wait=STOP_GRACE_S,
@@ -90,6 +95,24 @@ def build_worker(settings: Settings) -> Worker:
         job_deserializer=msgspec.msgpack.decode,
         log_results=False,
     )
+
+
+def _opening(settings: Settings, spans: "Spans | None") -> tuple[Hook, Hook]:
+    """What opens the stores at a worker's start, and what closes them at its end."""
+    opened = AsyncExitStack()
+
+    async def start(ctx: dict[str, Any]) -> None:
+        if spans:
+            opened.push_async_callback(spans.close)
+        ctx["stores"] = await opened.enter_async_context(open_stores(settings))
+        if spans:
+            spans.attach(ctx["stores"])
+            ctx["span"] = spans.job
+
+    async def stop(_ctx: dict[str, Any]) -> None:
+        await opened.aclose()
+
+    return start, stop
 
 
 def _every(interval_s: int, job: Any) -> CronJob:
@@ -139,17 +162,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m worker.main", description=__doc__)
     parser.add_argument("--check", action="store_true", help="tell whether a worker of this host is alive, and exit")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("arq.worker").setLevel(logging.WARNING)
     try:
         settings = Settings.from_environ(os.environ)
+        if arguments.check:
+            return asyncio.run(_check(settings))
+        set_up(settings)
+        asyncio.set_event_loop(uvloop.new_event_loop())
+        worker = build_worker(settings)
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
-    if arguments.check:
-        return asyncio.run(_check(settings))
-    asyncio.set_event_loop(uvloop.new_event_loop())
-    build_worker(settings).run()
+    worker.run()
     return 0
 
 

@@ -20,12 +20,13 @@ Sources = dict[str, str]
 """Path from the project's root → text."""
 
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "events", "keys", "limits", "local_limits", "meters", "policies", "records", "settings"}
-    | {"tasks", "windows"},
-    {"counters", "tables", "database", "link", "lua", "replies", "store", "passwords", "tokens"},
+    {"errors", "events", "keys", "limits", "line_writer", "local_limits", "log_lines", "meters", "policies", "records"}
+    | {"settings", "tasks", "windows"},
+    {"counters", "tables", "database", "link", "logs", "lua", "replies", "store", "passwords", "tokens"},
     {"heartbeat", "outage", "sessions", "snapshots", "throttle", "usage", "watch"},
     {"accounts", "operations"},
     {"connections"},
+    {"spans", "tracing"},
 )
 """The modules of `models`, the lower first: each imports only its own layer and those before."""
 
@@ -46,6 +47,7 @@ DRIVERS: dict[str, tuple[str, ...]] = {
     "hiredis": ("models/link.py", "models/replies.py", "models/store.py"),
     "asyncpg": ("models/database.py",),
     "prometheus_client": ("api/metrics.py",),
+    "opentelemetry": ("models/spans.py",),
 }
 """A library → who may import it."""
 

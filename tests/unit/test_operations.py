@@ -18,7 +18,7 @@ from models.policies import parse_policies
 from models.settings import Settings
 from tests.conftest import RawRedis
 from worker import jobs
-from worker.job import job
+from worker.job import Did, job
 
 DEADLINE_S = 10
 POLICIES = parse_policies("default=3/1h; search=1/1h; shadow:strict=1/1h")
@@ -144,11 +144,11 @@ def test_what_is_put_back_is_told_with_the_next() -> None:
 
 async def test_jobs_keep_their_facts(stores: Stores) -> None:
     @job
-    async def broken(_stores: Stores) -> str:
+    async def broken(_stores: Stores) -> Did:
         raise ValueError("broken")
 
     @job
-    async def refused(_stores: Stores) -> str:
+    async def refused(_stores: Stores) -> Did:
         raise StoreUnavailable
 
     context = {"stores": stores}
