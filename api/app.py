@@ -12,6 +12,7 @@ import msgspec
 from sanic import Config, Request, Sanic
 
 from api.access import open_access_log
+from api.broadcast import Broadcast
 from api.connection import Connection
 from api.errors import Errors
 from api.gate import check_policies
@@ -19,7 +20,7 @@ from api.heads import MAX_BODY_BYTES
 from api.metrics import Metrics
 from api.openapi import VERSION, document
 from api.requests import IdentifiedRequest, current_request_id
-from api.routes import accounts, health, metrics, openapi, ping, usage, verify
+from api.routes import accounts, dashboard, health, metrics, openapi, ping, usage, verify
 from api.tracing import complete_span, span_of
 from api.traffic import Traffic
 from models.connections import open_stores
@@ -95,6 +96,8 @@ def build_app(settings: Settings, log: Log | None = None) -> App:
     if settings.metrics_key:
         app.blueprint(metrics.blueprint)
     _attach_stores(app, settings)
+    if settings.admin_key:
+        _attach_dashboard(app)
     app.after_server_start(_stop_once)
     return app
 
@@ -119,6 +122,23 @@ def _attach_stores(app: App, settings: Settings) -> None:
     @app.after_server_stop
     async def close(_app: App) -> None:
         await opened.aclose()
+
+
+def _attach_dashboard(app: App) -> None:
+    app.blueprint(dashboard.blueprint)
+
+    @app.before_server_start
+    async def open_(app: App) -> None:
+        overviews = app.ctx.stores.overviews
+
+        async def make() -> bytes:
+            return msgspec.json.encode(await overviews.read())
+
+        app.ctx.broadcast = Broadcast("overview", make, lambda: msgspec.json.encode(overviews.history))
+
+    @app.before_server_stop
+    async def close(app: App) -> None:
+        await app.ctx.broadcast.close()  # while a stream is open the server would wait for it
 
 
 async def _stop_once(app: App) -> None:

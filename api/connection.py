@@ -1,5 +1,6 @@
 """A client's connection, and how long it may take for what."""
 
+from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -107,6 +108,8 @@ class Connection(HttpProtocol):
             return http.perft0 + BODY_DEADLINE_S, RequestTimeout()
         if http.stage is Stage.IDLE:
             return self._quiet_since + self.keep_alive_timeout, None
+        if http.streams:
+            return inf, None
         return http.perft0 + self.response_timeout, ServiceUnavailable()
 
     def close(self, timeout: float | None = None) -> None:

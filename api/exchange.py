@@ -26,7 +26,7 @@ class Exchange(Http):
     nothing behind it is taken for a request.
     """
 
-    __slots__ = ("began_at",)
+    __slots__ = ("began_at", "streams")
     protocol: Any
     recv_buffer: bytearray
     request_body: Any
@@ -36,6 +36,8 @@ class Exchange(Http):
         super().__init__(protocol)  # type: ignore[no-untyped-call]
         self.began_at = 0.0
         """When the head began that is being waited for."""
+        self.streams = False
+        """The answer goes on for as long as it likes; it is the connection's last."""
         self.init_for_request()  # type: ignore[no-untyped-call]
 
     async def http1_request_header(self) -> None:
@@ -145,10 +147,11 @@ class Exchange(Http):
         await super().error_response(exception)
 
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
-        """Send an answer that the framework made, which no route of ours does: with the same fields as all others."""
+        """Send an answer that is no `Answer`, a page or one that the framework made: with the fields of all others."""
         if self.expecting_continue:
             self.decline_the_rest()
         headers = self.response.headers
-        headers.update(ON_EVERY_ANSWER | {"X-Request-Id": self.request.id})
+        for name, value in (ON_EVERY_ANSWER | {"X-Request-Id": self.request.id}).items():
+            headers.setdefault(name, value)
         await super().http1_response_header(data, end_stream)
         answered(self.request, self.response.status, len(data), self.perft0)

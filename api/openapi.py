@@ -17,7 +17,7 @@ ABOUT = """A user logs in once; after that every call is authenticated, rate-lim
 
 Every error is `{"error": a sentence for people, "code": a stable name for programs}`. What is not listed here is
 answered too: another path as the response `NotFound` says, another method as `MethodNotAllowed` does, and `HEAD`,
-wherever `GET` is, as that without its body.
+wherever `GET` is, as that without its body. Pages for people, such as `/dashboard`, are not described here.
 """
 
 # Control, format and separating characters, and those that fonts may leave out. Beyond these the rule of

@@ -13,6 +13,7 @@ KNOWN_ADDRESSES = 4_096
 """Addresses whose spelling was looked at lately."""
 
 _FOR = re.compile(r'(?:^|;)\s*for="?([^";,]+)"?', re.IGNORECASE)
+_PROTO = re.compile(r'(?:^|;)\s*proto="?([a-z]+)"?\s*(?:;|$)', re.IGNORECASE)
 _PORT = re.compile(r"^(?:\[([^\]]+)\]|([0-9.]+))(?::\d+)?$")
 
 
@@ -27,17 +28,30 @@ def address_of(request: Request, settings: Settings) -> str:
     Each proxy adds the address that it saw to the end of the header, so with n trusted proxies the n-th entry from the
     end is the client's; what stands before it anybody may have written (RFC 7239, 8.1).
     """
-    address = peer = request.ip
-    if settings.trusted_proxies:
-        entries = ",".join(request.headers.getall(settings.proxy_header, [])).split(",")
-        told = [entry.strip() for entry in entries if entry.strip()]
-        if told:
-            entry = told[-min(settings.trusted_proxies, len(told))]
-            if settings.proxy_header == "Forwarded":
-                match = _FOR.search(entry)
-                entry = match[1] if match else ""
-            address = entry
-    return _network(address, peer)
+    address = _told(request, settings, settings.proxy_header)
+    if address is not None and settings.proxy_header == "Forwarded":
+        match = _FOR.search(address)
+        address = match[1] if match else ""
+    return _network(request.ip if address is None else address, request.ip)
+
+
+def is_https(request: Request) -> bool:
+    """Whether the client came over TLS, which ends at a proxy: as a trusted one tells it, else it is not known."""
+    settings: Settings = request.app.ctx.stores.settings
+    if settings.proxy_header == "Forwarded":
+        match = _PROTO.search(_told(request, settings, "Forwarded") or "")
+        return match is not None and match[1].lower() == "https"
+    return (_told(request, settings, "X-Forwarded-Proto") or "").lower() == "https"
+
+
+def _told(request: Request, settings: Settings, header: str) -> str | None:
+    """What the outermost of the trusted proxies wrote; None when no proxy is trusted, or none wrote it."""
+    trusted = settings.trusted_proxies
+    if not trusted:
+        return None
+    entries = ",".join(request.headers.getall(header, [])).split(",")
+    told = [entry.strip() for entry in entries if entry.strip()]
+    return told[-min(trusted, len(told))] if told else None
 
 
 @lru_cache(maxsize=KNOWN_ADDRESSES)

@@ -2,6 +2,7 @@
 
 import time
 import unicodedata
+from collections.abc import Collection
 
 from tortoise.exceptions import IntegrityError
 
@@ -107,10 +108,27 @@ class Accounts:
             return None
         if user is None:
             return None
+        self._remember(user)
+        return user.username
+
+    def _remember(self, user: User) -> None:
         if len(self._names) >= KNOWN_NAMES:
             del self._names[next(iter(self._names))]
-        self._names[user_id] = user.username
-        return user.username
+        self._names[user.id] = user.username
+
+    async def names_of(self, user_ids: Collection[int]) -> dict[int, str]:
+        """The names of many, of whom PostgreSQL is asked at once; without those that it does not know, or not now."""
+        unknown = [user_id for user_id in user_ids if user_id not in self._names]
+        if unknown and time.monotonic() >= self._no_names_until_s:
+            try:
+                async with self._database.deadline(NAME_DEADLINE_S):
+                    users = await User.filter(id__in=unknown).only("id", "username")
+            except StoreUnavailable:
+                users = []
+                self._no_names_until_s = time.monotonic() + NO_NAMES_S
+            for user in users:
+                self._remember(user)
+        return {user_id: self._names[user_id] for user_id in user_ids if user_id in self._names}
 
     async def any(self) -> bool:
         """Whether there is an account at all."""

@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from models.accounts import Accounts
+from models.admin import Admin
 from models.database import Database
 from models.heartbeat import Heartbeat
 from models.operations import Operations
+from models.overview import Overviews
 from models.passwords import Passwords
 from models.sessions import Sessions
 from models.settings import Settings
@@ -32,6 +34,8 @@ class Stores:
     accounts: Accounts
     heartbeat: Heartbeat
     operations: Operations
+    overviews: Overviews
+    admin: Admin
 
     async def away(self) -> list[str]:
         """The stores that do not answer, by name."""
@@ -50,6 +54,9 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
     usage = Usage(store, sessions, settings.rate_limits)
     heartbeat = Heartbeat(store, settings.sync_interval_s)
     operations = Operations(store, database, usage, passwords)
+    throttle = LoginThrottle(store, _login_limits(settings))
+    accounts = Accounts(settings, database, sessions, passwords, throttle)
+    overviews = Overviews(settings, database, store, accounts, operations, heartbeat)
     try:
         await usage.begin()
         yield Stores(
@@ -59,11 +66,14 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
             sessions=sessions,
             usage=usage,
             snapshots=Snapshots(database, store.counters),
-            accounts=Accounts(settings, database, sessions, passwords, LoginThrottle(store, _login_limits(settings))),
+            accounts=accounts,
             heartbeat=heartbeat,
             operations=operations,
+            overviews=overviews,
+            admin=Admin(settings.admin_key, throttle),
         )
     finally:
+        await overviews.close()
         await heartbeat.close()
         await operations.close()
         await usage.close()

@@ -34,7 +34,7 @@ def record(event: str, outcome: str, origin: Origin, *, user_id: int | None = No
     """Write one event.
 
     Args:
-        event: what was asked for: `login`, `logout`, `signup`, `revoke`.
+        event: what was asked for: `login`, `logout`, `signup`, `revoke`, `dashboard_login`.
         outcome: `done`, `refused`, `throttled` or `failed`.
         why: a refusal's code.
     """

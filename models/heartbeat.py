@@ -27,7 +27,7 @@ class Heartbeat:
 
     def __init__(self, store: Store, interval_s: int) -> None:
         self._store = store
-        self._late_s = max(SILENT_S, 3.0 * interval_s)
+        self.late_s = max(SILENT_S, 3.0 * interval_s)
         self._task = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
@@ -44,7 +44,7 @@ class Heartbeat:
         if state is None:
             return "No worker has published sessions to this Redis yet: start one (python -m worker.main)"
         silent_s = (now_us - state.beat_us) / 1_000_000
-        if silent_s < self._late_s:
+        if silent_s < self.late_s:
             return None
         check = "see whether one runs (python -m worker.main --check)"
         return f"No worker has published sessions for {silent_s:.0f} s: {check}"

@@ -15,7 +15,7 @@ from models.policies import Policy, parse_policies
 T = TypeVar("T")
 
 MIN_KEY_LENGTH = 32
-MIN_METRICS_KEY_LENGTH = 24
+MIN_OPERATORS_KEY_LENGTH = 24
 _DIVISORS_OF_60 = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60)
 _INTERVALS_S = _DIVISORS_OF_60 + tuple(60 * minutes for minutes in _DIVISORS_OF_60[1:])
 
@@ -32,6 +32,7 @@ class Settings:
         trusted_proxies: how many in front of us; as many entries at the end of `proxy_header` are believed.
         metrics_key: opens `/metrics`, 24 characters at least; empty: there is no such route.
         prometheus_multiproc_dir: a folder that the web processes of this machine share, for `/metrics` to tell of all.
+        admin_key: opens the dashboard, see `models.admin`; none when empty.
         *_interval_s: seconds between two runs of a worker's job.
         log_format: `auto` is text on a terminal and JSON elsewhere.
         access_log: `on`, `off`, or `errors` for answers of 400 and more.
@@ -43,6 +44,7 @@ class Settings:
     queue_redis_url: str = field(repr=False)
     secret_keys: tuple[str, ...] = field(repr=False)
     metrics_key: str = field(default="", repr=False)
+    admin_key: str = field(default="", repr=False)
     host: str = "127.0.0.1"
     port: int = 8000
     session_ttl_s: int = 1800
@@ -81,7 +83,8 @@ class Settings:
             redis_url=redis_url,
             queue_redis_url=read("ARQ_REDIS_URL", redis_url or "", _redis_url, _REDIS_TAKES, secret=True),
             secret_keys=read("SECRET_KEYS", None, _secret_keys, _KEYS_TAKE, secret=True),
-            metrics_key=read("METRICS_KEY", "", _metrics_key, _METRICS_KEY_TAKES, secret=True),
+            metrics_key=read("METRICS_KEY", "", _operators_key, _OPERATORS_KEY_TAKES, secret=True),
+            admin_key=read("ADMIN_KEY", "", _operators_key, _OPERATORS_KEY_TAKES, secret=True),
             tracing=_wants_traces(environ),
             **{
                 name: read(name.upper(), getattr(cls, name), parse, takes) for name, (parse, takes) in _OPTIONAL.items()
@@ -191,8 +194,8 @@ def _secret_keys(text: str) -> tuple[str, ...]:
     return keys
 
 
-def _metrics_key(text: str) -> str:
-    if len(text) < MIN_METRICS_KEY_LENGTH or len(set(text)) < 10:
+def _operators_key(text: str) -> str:
+    if len(text) < MIN_OPERATORS_KEY_LENGTH or len(set(text)) < 10:
         raise ValueError("too short, or not random")
     if not re.fullmatch(r"[!-~]+", text):
         raise ValueError("it has characters that no header field can carry")
@@ -248,7 +251,7 @@ _KEYS_TAKE = (
     f"one or more random keys of {MIN_KEY_LENGTH}+ characters between commas, the signing one first; "
     'python -c "import secrets; print(secrets.token_urlsafe(48))" makes one'
 )
-_METRICS_KEY_TAKES = f"a random key of {MIN_METRICS_KEY_LENGTH}+ characters, made like one of SECRET_KEYS"
+_OPERATORS_KEY_TAKES = f"a random key of {MIN_OPERATORS_KEY_LENGTH}+ characters, made like one of SECRET_KEYS"
 _LIMITS = parse_limits, "limits like 1/5s or 1/5s, 100/1h"
 _INTERVAL = _interval, "seconds: a divisor of 60, or 60 times one"
 _OPTIONAL: dict[str, tuple[Callable[[str], Any], str]] = {

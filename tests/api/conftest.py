@@ -25,6 +25,7 @@ from tests.conftest import empty
 
 T = TypeVar("T")
 
+KEY = "zR6R1ZwckLoYcFDNiZ6SGJcJDaV0pdEp"
 PASSWORD = "correct horse battery"
 JSON = "application/json"
 DEADLINE_S = 5.0
@@ -229,6 +230,13 @@ def api(running_api: Api) -> Api:
     """The API with one call per five seconds, on empty stores."""
     running_api.run(empty(running_api.stores))
     return running_api
+
+
+@pytest.fixture(scope="session")
+def site(settings: Settings) -> Iterator[Api]:
+    """An API with a dashboard, which `KEY` opens."""
+    with Api(replace(settings, admin_key=KEY)).running() as api:
+        yield api
 
 
 Start = Callable[..., Api]

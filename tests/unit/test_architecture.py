@@ -20,11 +20,12 @@ Sources = dict[str, str]
 """Path from the project's root → text."""
 
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "events", "keys", "limits", "line_writer", "local_limits", "log_lines", "meters", "policies", "records"}
-    | {"settings", "tasks", "windows"},
+    {"errors", "events", "keys", "limits", "line_writer", "local_limits", "log_lines", "meters", "pace", "policies"}
+    | {"records", "refreshed", "settings", "tasks", "windows"},
     {"counters", "tables", "database", "link", "logs", "lua", "replies", "store", "passwords", "tokens"},
     {"heartbeat", "outage", "sessions", "snapshots", "throttle", "usage", "watch"},
-    {"accounts", "operations"},
+    {"accounts", "admin", "operations"},
+    {"overview"},
     {"connections"},
     {"spans", "tracing"},
 )

@@ -50,6 +50,8 @@ VALID: list[tuple[str, str, str, object]] = [
     ("REDIS_URL", "redis://[::1]:6379/15", "redis_url", "redis://[::1]:6379/15"),
     ("ARQ_REDIS_URL", "redis://queue/1", "queue_redis_url", "redis://queue/1"),
     ("SECRET_KEYS", f" {KEY} , {OLDER_KEY} ", "secret_keys", (KEY, OLDER_KEY)),
+    ("ADMIN_KEY", f" {KEY[:24]} ", "admin_key", KEY[:24]),
+    ("ADMIN_KEY", "", "admin_key", ""),
     ("HOST", "0.0.0.0", "host", "0.0.0.0"),  # noqa: S104
     ("PORT", " 65535 ", "port", 65_535),
     ("PORT", "", "port", 8000),
@@ -167,6 +169,8 @@ def test_one_message_names_every_problem() -> None:
         ("METRICS_KEY", "hush"),
         ("METRICS_KEY", "hush" * 8),
         ("METRICS_KEY", f"{KEY} hush"),
+        ("ADMIN_KEY", "hush"),
+        ("ADMIN_KEY", "hush" * 12),
     ],
 )
 def test_no_message_tells_a_secret(variable: str, text: str) -> None:
@@ -175,10 +179,10 @@ def test_no_message_tells_a_secret(variable: str, text: str) -> None:
 
 def test_repr_hides_what_is_secret() -> None:
     metrics_key = "mutter-0123456789-abcdef"
-    given = {"ARQ_REDIS_URL": "redis://:mumble@h", "METRICS_KEY": metrics_key}
+    given = {"ARQ_REDIS_URL": "redis://:mumble@h", "METRICS_KEY": metrics_key, "ADMIN_KEY": OLDER_KEY}
     shown = repr(Settings.from_environ(LEAST | given))
     assert "port=8000" in shown
-    assert not [secret for secret in (KEY, "hush", "whisper", "mumble", "mutter") if secret in shown]
+    assert not [secret for secret in (KEY, OLDER_KEY, "hush", "whisper", "mumble", "mutter") if secret in shown]
 
 
 def test_settings_are_frozen() -> None:
