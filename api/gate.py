@@ -56,7 +56,10 @@ def _limited(handler: Handler, policy: str | PolicyOf) -> Handler:
         if token is None:
             usage.refused("missing_token")
             return unauthorized("missing_token")
-        applied = usage.policies.named(policy if isinstance(policy, str) else policy(request))
+        if policy is DEFAULT:  # as of most routes
+            applied = usage.policies.default
+        else:
+            applied = usage.policies.named(policy if isinstance(policy, str) else policy(request))
         admission = await usage.admit(token, applied)
         if admission.reason is not None:
             return unauthorized(admission.reason)
@@ -152,19 +155,24 @@ class RateLimitHeaders:
     def __init__(self, limits: Sequence[RateLimit]) -> None:
         self.policy = ", ".join(f'"{limit.name}";q={limit.calls};w={limit.window_s}' for limit in limits)
         self._state = ", ".join(f'"{limit.name}";r=%d;t=%d' for limit in limits)
+        # Nothing where only shadows judge.
+        both = f"RateLimit-Policy: {self.policy}\r\nRateLimit: {self._state}\r\n" if limits else ""
+        self._fields = both.encode()
 
     def state(self, admission: Admission) -> str:
         """Of each limit, the remaining calls and the seconds until one more is free, rounded up."""
-        numbers: list[int] = []
-        for remaining, reset_us in zip(admission.remaining, admission.reset_us, strict=True):
-            numbers += (remaining, _whole_seconds(reset_us))
-        return self._state % tuple(numbers)
+        return self._state % _numbers(admission)
 
     def fields(self, admission: Admission) -> bytes:
-        """Both, as they are sent; nothing where only shadows judge."""
-        if not self.policy:
-            return b""
-        return f"RateLimit-Policy: {self.policy}\r\nRateLimit: {self.state(admission)}\r\n".encode()
+        """Both, as they are sent."""
+        return self._fields % _numbers(admission)
+
+
+def _numbers(admission: Admission) -> tuple[int, ...]:
+    numbers: list[int] = []
+    for remaining, reset_us in zip(admission.remaining, admission.reset_us, strict=True):
+        numbers += (remaining, _whole_seconds(reset_us))
+    return tuple(numbers)
 
 
 def _whole_seconds(time_us: int) -> int:

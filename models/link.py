@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 
 import hiredis
@@ -56,17 +56,22 @@ class Link:
         self.generation = 0
         """Which connection this is: each new one has the next number."""
 
-    async def call(self, command: bytes) -> Any:
-        """Send one packed command and return its reply; an error reply is returned too, as `hiredis.ReplyError`.
+    def call(self, command: bytes) -> Awaitable[Any]:
+        """Send one packed command; its reply is awaited, an error reply too, as `hiredis.ReplyError`.
 
-        Raises:
+        No coroutine of its own: every call of the gate comes here.
+
+        Raises, when it is awaited:
             RedisAway, RedisBusy: no connection, or too many calls wait already; the command did not run.
             ReplyLost: no reply, or not in time; whether the command ran is not known.
         """
         connection = self._connection
         if connection is None or connection.lost:
-            connection = await self._open()
-        return await connection.send(command)
+            return self._open_and_call(command)
+        return connection.send(command)
+
+    async def _open_and_call(self, command: bytes) -> Any:
+        return await (await self._open()).send(command)
 
     def close(self) -> None:
         """End the connection; calls that wait fail."""
@@ -133,11 +138,9 @@ class _Connection(asyncio.Protocol):
 
     def send(self, command: bytes) -> asyncio.Future[Any]:
         """The future reply to a packed command."""
-        if len(self._waiting) >= MAX_WAITING:
-            raise RedisBusy()
         reply: asyncio.Future[Any] = self._loop.create_future()
-        if self.lost:
-            reply.set_exception(RedisAway())
+        if self.lost or len(self._waiting) >= MAX_WAITING:
+            reply.set_exception(RedisAway() if self.lost else RedisBusy())
             return reply
         outgoing = self._outgoing
         if not outgoing:

@@ -34,7 +34,6 @@ class Admission(msgspec.Struct, frozen=True):
         remaining: for each enforced limit, calls left in its current window.
         reset_us: for each enforced limit, microseconds until the oldest counted call leaves its window.
         claims: whose call it is, when there is a valid session.
-        applied: by which policies it was judged, when there is a valid session.
         shadowed: the names of the shadow policies that would have refused an admitted call.
     """
 
@@ -43,7 +42,6 @@ class Admission(msgspec.Struct, frozen=True):
     remaining: Sequence[int] = ()
     reset_us: Sequence[int] = ()
     claims: Claims | None = None
-    applied: Applied | None = None
     shadowed: Sequence[str] = ()
 
     @property
@@ -126,9 +124,12 @@ class Usage:
         if call.claims.expires_ms <= time.time() * 1000:
             return self.refused("session_expired")
         try:
-            if self.trusts_redis:
-                return await self._admit_cached(call)
-            return await self._admit_distrusting(call)
+            if not self.trusts_redis:
+                return await self._admit_distrusting(call)
+            verdict = await self._store.admit(call.command)
+            if verdict.outcome == MISSING:
+                return await self._admit_uncached(call)
+            return self._judged(call, verdict, "cached")
         except StoreUnavailable as error:
             return await self._admit_after(error, call)
 
@@ -143,18 +144,16 @@ class Usage:
             self.meters.count(way)
         return Admission(reason)
 
-    async def _admit_cached(self, call: _Call, way: str = "cached") -> Admission:
-        """The way of almost all calls: one round trip, and PostgreSQL only for what Redis does not know."""
-        # Redis may be emptied again between the fallback's publication and the next try, but hardly over and over.
+    async def _admit_uncached(self, call: _Call, way: str = "fallback") -> Admission:
+        """PostgreSQL first, which has what Redis does not know; it is published, and Redis asked again."""
+        # Redis may be emptied again between the publication and the next try, but hardly over and over.
         for _ in range(FALLBACK_TRIES):
-            verdict = await self._store.admit(call.command)
-            if verdict.outcome != MISSING:
-                return self._judged(call, verdict, way)
-            if way == "cached":
-                way = "fallback"
             reason = await self._sessions.fall_back(call.claims)
             if reason is not None:
                 return self.refused(reason, way)
+            verdict = await self._store.admit(call.command)
+            if verdict.outcome != MISSING:
+                return self._judged(call, verdict, way)
         raise RedisRefused("Redis forgets what it is told; try again shortly")
 
     def _judged(self, call: _Call, verdict: Verdict, way: str) -> Admission:
@@ -177,7 +176,7 @@ class Usage:
                 for name in shadowed:
                     counts[SHADOWED_BY + name] += 1
             remaining, reset_us = remaining[:enforced], reset_us[:enforced]
-        return Admission(None, admitted, remaining, reset_us, call.claims, applied, shadowed)
+        return Admission(None, admitted, remaining, reset_us, call.claims, shadowed)
 
     def _count_refusals(self, applied: Applied, remaining: Sequence[int]) -> None:
         names: Sequence[str] = (applied.policies[0].name,)
@@ -192,8 +191,7 @@ class Usage:
         self._watch.poke()
         if self._store.away:
             raise RedisAway()
-        reason = await self._sessions.fall_back(call.claims)
-        return self.refused(reason, "degraded") if reason else await self._admit_cached(call, "degraded")
+        return await self._admit_uncached(call, "degraded")
 
     async def _admit_after(self, error: StoreUnavailable, call: _Call) -> Admission:
         if isinstance(error, RedisRefused):

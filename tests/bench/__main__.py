@@ -34,6 +34,7 @@ WARM_UP_S = 2
 LABELS = {
     "bare_sanic": "bare Sanic handler",
     "gatehouse": "Gatehouse",
+    "gatehouse_access_log": "Gatehouse, a log line a call",
     "gatehouse_verify": "Gatehouse, /verify",
     "sanic_six_commands": "Sanic, six commands",
     "fastapi_slowapi": "FastAPI + slowapi",

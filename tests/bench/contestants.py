@@ -22,8 +22,8 @@ from tests.bench.redis_facts import RedisFacts
 from tests.bench.report import say
 from tests.bench.stack import Stack
 
-GATEHOUSES = ("gatehouse", "gatehouse_verify", "gatehouse_two_processes")
-NAMES = ("bare_sanic", *GATEHOUSES[:2], "sanic_six_commands", "fastapi_slowapi", GATEHOUSES[2])
+GATEHOUSES = ("gatehouse", "gatehouse_access_log", "gatehouse_verify", "gatehouse_two_processes")
+NAMES = ("bare_sanic", *GATEHOUSES[:3], "sanic_six_commands", "fastapi_slowapi", GATEHOUSES[3])
 USERS = 2_000
 
 _HERE = Path(__file__).parent
@@ -92,7 +92,8 @@ def _gatehouses(stack: Stack, user_ids: list[int], services: ExitStack) -> list[
     verifications = write_gets(stack.folder / "verify.http", "/verify", tokens)
     ports = [services.enter_context(stack.gatehouse(f"gatehouse-{number}")).port for number in (1, 2)]
     counted = RedisFacts(stack.valkey.url).calls_counted
-    work = (ports[:1], pings), (ports[:1], verifications), (ports, pings)
+    logging = services.enter_context(stack.gatehouse("gatehouse-access-log", ACCESS_LOG="on")).port
+    work = (ports[:1], pings), ([logging], pings), (ports[:1], verifications), (ports, pings)
     return [Contestant(name, *one, tokens[0], counted) for name, one in zip(GATEHOUSES, work, strict=True)]
 
 

@@ -55,6 +55,7 @@ class Stack:
             "PING_DELAY_MS": "0",
             "RATE_LIMITS": HIGH_LIMIT,
             "SESSION_TTL_S": str(SESSION_TTL_S),
+            "ACCESS_LOG": "off",  # as of the others here; what it costs is a row of its own
         }
         return settings | changes
 
