@@ -34,7 +34,7 @@ class Scenario(msgspec.Struct, frozen=True):
     """One fault, race or attack.
 
     Args:
-        row: of the list in README, "Faults and attacks".
+        row: of the list in docs/failure-table.md, "Faults and attacks".
         name: for the command line.
         what: a sentence.
         full: rounds of the long form.

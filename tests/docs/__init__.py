@@ -1,0 +1,1 @@
+"""The documents held against the code: their commands are run, their tables compared, their links followed."""
