@@ -1,4 +1,4 @@
-"""The web process: `python -m api`. Settings come from the environment, README.md has the table."""
+"""The web process: `python -m api`. Settings come from the environment, docs/reference.md has the table."""
 
 import argparse
 import os

@@ -22,7 +22,7 @@ _INTERVALS_S = _DIVISORS_OF_60 + tuple(60 * minutes for minutes in _DIVISORS_OF_
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything an operator can set; README.md has the table.
+    """Everything an operator can set; docs/reference.md has the table.
 
     Args:
         secret_keys: token signing keys, at least 32 characters each; the first signs, all verify.
