@@ -1,86 +1,92 @@
-"""The command line: migrate · user add · session revoke · dev."""
+"""The command line `gatehouse`, also `python -m api.cli`: what there is, and where it is.
 
-import argparse
-import asyncio
-import getpass
+Nothing here imports a driver or a framework: `gatehouse --help` and completion answer at once.
+"""
+
+import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version as version_of
+from typing import Annotated
 
-from models.connections import open_stores
-from models.database import migrate
-from models.errors import InvalidInput, ServiceError, SettingsError
-from models.settings import Settings
+import typer
+
+from api.commands import doctor, keys, load, sessions, usage, users
+from api.commands.printing import AsJson, result
+from api.commands.running import DONE, FAILED, read_settings, telling
+
+app = typer.Typer(
+    name="gatehouse",
+    help="Operate Gatehouse.",
+    epilog="Settings are read from the environment: DATABASE_URL, REDIS_URL, SECRET_KEYS and more, see README.md."
+    " Exit codes: 0 done, 1 could not be done, 2 misused or wrongly set up, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # it would print local variables, and with them secrets
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(users.app, name="user")
+app.add_typer(sessions.app, name="session")
+app.add_typer(usage.app, name="usage")
+app.add_typer(keys.app, name="keys")
+app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command(epilog=load.EXAMPLES)(load.load)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 could not be done, 2 misused or wrongly set up."""
-    arguments = _parser().parse_args(argv)
-    if arguments.run is None:
-        return dev()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name is printed on any terminal
     try:
-        settings = Settings.from_environ(os.environ)
-        return int(asyncio.run(arguments.run(arguments, settings)))
-    except SettingsError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except ServiceError as error:
-        print(f"gatehouse: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+        app(list(argv) if argv is not None else None, prog_name="gatehouse")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    else:
+        code = DONE
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in `gatehouse user list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m api.cli", description="Operate Gatehouse.")
-    nouns = parser.add_subparsers(required=True, metavar="command")
-    nouns.add_parser("migrate", help="bring the database's schema up to date").set_defaults(run=run_migrate)
-    user = nouns.add_parser("user", help="accounts").add_subparsers(required=True, metavar="action")
-    add = user.add_parser("add", help="create an account; asks for the password")
-    add.add_argument("username")
-    add.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
-    add.add_argument("--if-no-users", action="store_true", help="do nothing when there is any account already")
-    add.set_defaults(run=add_user)
-    session = nouns.add_parser("session", help="sessions").add_subparsers(required=True, metavar="action")
-    revoke = session.add_parser("revoke", help="end a user's session everywhere")
-    revoke.add_argument("username")
-    revoke.set_defaults(run=revoke_session)
-    nouns.add_parser("dev", help="run everything on this machine, stores included").set_defaults(run=None)
-    return parser
+def _print_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"gatehouse {version_of('gatehouse')}\n")
+        raise typer.Exit
 
 
-async def run_migrate(_arguments: argparse.Namespace, settings: Settings) -> int:
-    applied = await migrate(settings.database_url)
-    print("\n".join(f"applied {name}" for name in applied) or "the schema is up to date")
-    return 0
+@app.callback()
+def gatehouse(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Operate Gatehouse."""
 
 
-async def add_user(arguments: argparse.Namespace, settings: Settings) -> int:
-    async with open_stores(settings) as stores:
-        if arguments.if_no_users and await stores.accounts.any():
-            return 0
-        if arguments.password_stdin:
-            password = sys.stdin.readline().rstrip("\r\n")
-        elif not sys.stdin.isatty():
-            raise InvalidInput("There is no terminal to ask for the password: pipe it in with --password-stdin")
-        else:
-            password = getpass.getpass(f"Password for {arguments.username}: ")
-        user_id = await stores.accounts.add(arguments.username, password)
-        print(f"added {arguments.username} (id {user_id})")
-    return 0
+@app.command(epilog="Examples:\n\ngatehouse migrate")
+def migrate(as_json: AsJson = False) -> None:
+    """Bring the database's schema up to date."""
+    import asyncio
+
+    with telling():
+        settings = read_settings()
+        from models.database import migrate as run_migrations
+
+        applied = asyncio.run(run_migrations(settings.database_url))
+    sentence = "\n".join(f"applied {name}" for name in applied) or "the schema is up to date"
+    result({"applied": applied}, sentence, as_json=as_json)
 
 
-async def revoke_session(arguments: argparse.Namespace, settings: Settings) -> int:
-    async with open_stores(settings) as stores:
-        ended = await stores.accounts.revoke_session(arguments.username)
-        print(f"ended the session of {arguments.username}" if ended else f"{arguments.username} has no session")
-    return 0
-
-
-def dev() -> int:
+@app.command(epilog="Examples:\n\ngatehouse dev\n\nPORT=9000 DEV_DIR=/tmp/gatehouse gatehouse dev")
+def dev() -> None:
+    """Run everything on this machine, stores included, until Ctrl-C."""
     from api.dev import main as run_dev  # needs what only development installs
 
-    return run_dev()
+    raise typer.Exit(run_dev())
 
 
 if __name__ == "__main__":

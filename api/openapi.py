@@ -8,7 +8,7 @@ from typing import Any
 from api.heads import MAX_BODY_BYTES
 from api.refusals import FIELDS, REFUSALS, Json, answer, refused
 from api.routes.verify import METHODS
-from models.accounts import PASSWORD_MAX_LENGTH, USERNAME_MAX_LENGTH
+from models.credentials import PASSWORD_MAX_LENGTH, USERNAME_MAX_LENGTH
 from models.settings import Settings
 from models.tokens import TOKEN_LENGTH
 
@@ -21,7 +21,7 @@ wherever `GET` is, as that without its body. Pages for people, such as `/dashboa
 """
 
 # Control, format and separating characters, and those that fonts may leave out. Beyond these the rule of
-# `models.accounts` is only told: ranges for what is unassigned or private would fill a page, and not every reader of
+# `models.credentials` is only told: ranges for what is unassigned or private would fill a page, and not every reader of
 # patterns knows the categories of Unicode.
 _HIDDEN = (
     r"\u0000-\u001f\u007f-\u009f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890-\u0891\u08e2\u115f-\u1160\u17b4-\u17b5"

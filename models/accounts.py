@@ -1,11 +1,11 @@
 """Accounts: sign up, log in, log out; and what an operator does to them."""
 
 import time
-import unicodedata
 from collections.abc import Collection
 
 from tortoise.exceptions import IntegrityError
 
+from models.credentials import check_password, check_username, username_key
 from models.database import Database
 from models.errors import (
     InvalidCredentials,
@@ -13,7 +13,6 @@ from models.errors import (
     LoginThrottled,
     SignupDisabled,
     StoreUnavailable,
-    UnknownUser,
     UsernameTaken,
 )
 from models.events import LOCAL, Origin, record
@@ -24,20 +23,12 @@ from models.tables import User
 from models.throttle import LoginThrottle, address_digest
 from models.tokens import Claims
 
-USERNAME_MAX_LENGTH = 64
-USERNAME_KEY_MAX_LENGTH = 256
-PASSWORD_MAX_LENGTH = 256
 KNOWN_ADDRESSES = 5
 KNOWN_NAMES = 16_384
 """Names that are remembered; a name never changes."""
 
 NAME_DEADLINE_S = 1.0
 NO_NAMES_S = 1.0
-
-# Default_Ignorable_Code_Point (Unicode, DerivedCoreProperties) among letters and marks: names that look alike.
-_IGNORABLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | frozenset(
-    map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
-)
 
 
 class Accounts:
@@ -80,13 +71,13 @@ class Accounts:
         Raises:
             InvalidInput, UsernameTaken, Overloaded, StoreUnavailable: nothing was created.
         """
-        _check_username(username)
-        _check_password(password)
+        check_username(username)
+        check_password(password)
         password_hash = await self._passwords.hash(password)
         try:
             async with self._database.deadline():
                 user = await User.create(
-                    username=username, username_key=_username_key(username), password_hash=password_hash
+                    username=username, username_key=username_key(username), password_hash=password_hash
                 )
         except IntegrityError as error:
             raise UsernameTaken() from error
@@ -143,14 +134,14 @@ class Accounts:
             LoginThrottled: too many attempts have failed.
             InvalidInput, Overloaded, StoreUnavailable: nothing has changed.
         """
-        _check_username(username)
-        _check_password(password)
+        check_username(username)
+        check_password(password)
         async with self._database.deadline():
-            user = await User.get_or_none(username_key=_username_key(username))
+            user = await User.get_or_none(username_key=username_key(username))
         user_id = user.id if user else None
         try:
-            await self._verify(user, username, password, origin.address)
-            token = await self._sessions.start(user.id) if user else ""
+            verified = await self._verify(user, username, password, origin.address)
+            token = await self._sessions.start(user.id, verified) if user else ""
         except LoginThrottled:
             record("login", "throttled", origin, user_id=user_id)
             raise
@@ -160,25 +151,36 @@ class Accounts:
         record("login", "done", origin, user_id=user_id)
         return token
 
-    async def _verify(self, user: User | None, username: str, password: str, address: str) -> None:
-        """Return when it is the user's password; what else is to be kept of that is kept."""
+    async def _verify(self, user: User | None, username: str, password: str, address: str) -> str:
+        """The hash that is the user's when it is the user's password; what else is to be kept of that is kept."""
         here = address_digest(user.id, address) if user else b""
         known = _eights(user.known_addresses) if user else []
         stored = user.password_hash if user else None
         usable = user is not None and user.disabled_at is None
-        async with self._throttle.attempt(_username_key(username), address, known=here in known) as attempt:
+        async with self._throttle.attempt(username_key(username), address, known=here in known) as attempt:
             valid, better_hash = await self._passwords.verify(password, stored, usable=usable)
             if user is None or not valid:
                 raise InvalidCredentials()
             attempt.forgive()
         async with self._database.deadline():
-            if better_hash is not None:
-                # Only in place of the hash that was verified: the password may have been changed meanwhile.
-                await User.filter(id=user.id, password_hash=user.password_hash).update(password_hash=better_hash)
             if here not in known[:1]:
                 others = [digest for digest in known if digest != here]
                 newest = b"".join([here, *others][:KNOWN_ADDRESSES])
                 await User.filter(id=user.id).update(known_addresses=newest)
+        if better_hash is None:
+            return user.password_hash
+        return await self._store_better(user, password, better_hash)
+
+    async def _store_better(self, user: User, password: str, better_hash: str) -> str:
+        """Store a better hash in place of the one that was verified; returns the one that is the user's then."""
+        async with self._database.deadline():
+            if await User.filter(id=user.id, password_hash=user.password_hash).update(password_hash=better_hash):
+                return better_hash
+            changed = await User.get_or_none(id=user.id)
+        # Another login may have stored its better hash of the same password, or somebody another password.
+        if changed is None or not (await self._passwords.verify(password, changed.password_hash))[0]:
+            raise InvalidCredentials()
+        return changed.password_hash
 
     async def log_out(self, claims: Claims, origin: Origin = LOCAL) -> Reason | None:
         """End the claimed session everywhere: None when it was live, or why it was not.
@@ -194,45 +196,6 @@ class Accounts:
         record("logout", "refused" if reason else "done", origin, user_id=claims.user_id, why=reason or "")
         return reason
 
-    async def revoke_session(self, username: str) -> bool:
-        """End a user's session, whichever there is; returns whether there was one.
-
-        Raises:
-            UnknownUser, StoreUnavailable
-        """
-        async with self._database.deadline():
-            user = await User.get_or_none(username_key=_username_key(username))
-        if user is None:
-            raise UnknownUser(f"There is no user {username!r}")
-        ended = await self._sessions.revoke(user.id)
-        record("revoke", "done", LOCAL, user_id=user.id)
-        return ended
-
 
 def _eights(digests: bytes | None) -> list[bytes]:
     return [bytes(digests[at : at + 8]) for at in range(0, len(digests), 8)] if digests else []
-
-
-def _username_key(username: str) -> str:
-    return unicodedata.normalize("NFKC", username).casefold()
-
-
-def _check_username(username: str) -> None:
-    if not 1 <= len(username) <= USERNAME_MAX_LENGTH:
-        raise InvalidInput(f"A username has 1 to {USERNAME_MAX_LENGTH} characters")
-    if username != username.strip() or any(_is_hidden(letter) for letter in username):
-        raise InvalidInput("A username has no control or invisible characters and no spaces around it")
-    if len(_username_key(username)) > USERNAME_KEY_MAX_LENGTH:
-        raise InvalidInput("A username has too many ligatures")
-
-
-def _is_hidden(letter: str) -> bool:
-    """Control, format, unassigned and separating characters, and those that Unicode lets a font leave out."""
-    return unicodedata.category(letter) in ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp") or letter in _IGNORABLE
-
-
-def _check_password(password: str) -> None:
-    if not 1 <= len(password) <= PASSWORD_MAX_LENGTH:
-        raise InvalidInput(f"A password has 1 to {PASSWORD_MAX_LENGTH} characters")
-    if any(letter == "\0" or unicodedata.category(letter) == "Cs" for letter in password):
-        raise InvalidInput("A password has no NUL character and no half of a surrogate pair")

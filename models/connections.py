@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from models.accounts import Accounts
 from models.admin import Admin
 from models.database import Database
+from models.diagnosis import Diagnosis
+from models.exports import Exports
 from models.heartbeat import Heartbeat
 from models.operations import Operations
 from models.overview import Overviews
 from models.passwords import Passwords
+from models.register import Register
+from models.rehearsals import Rehearsals
+from models.resets import Resets
+from models.roster import Roster
 from models.sessions import Sessions
 from models.settings import Settings
 from models.snapshots import Snapshots
@@ -36,6 +42,12 @@ class Stores:
     operations: Operations
     overviews: Overviews
     admin: Admin
+    diagnosis: Diagnosis
+    roster: Roster
+    register: Register
+    exports: Exports
+    resets: Resets
+    rehearsals: Rehearsals
 
     async def away(self) -> list[str]:
         """The stores that do not answer, by name."""
@@ -57,6 +69,8 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
     throttle = LoginThrottle(store, _login_limits(settings))
     accounts = Accounts(settings, database, sessions, passwords, throttle)
     overviews = Overviews(settings, database, store, accounts, operations, heartbeat)
+    snapshots = Snapshots(database, store.counters)
+    resets = Resets(database, store.counters, snapshots)
     try:
         await usage.begin()
         yield Stores(
@@ -65,12 +79,18 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
             store=store,
             sessions=sessions,
             usage=usage,
-            snapshots=Snapshots(database, store.counters),
+            snapshots=snapshots,
             accounts=accounts,
             heartbeat=heartbeat,
             operations=operations,
             overviews=overviews,
             admin=Admin(settings.admin_key, throttle),
+            diagnosis=Diagnosis(settings, database, store, snapshots, heartbeat, usage.policies),
+            roster=Roster(database, sessions, passwords),
+            register=Register(database, store, sessions),
+            exports=Exports(database, store.counters, snapshots),
+            resets=resets,
+            rehearsals=Rehearsals(database, sessions, passwords, resets),
         )
     finally:
         await overviews.close()

@@ -15,12 +15,16 @@ from models.keys import BUCKETS, bucket_key, member_of, totals_key
 from models.link import Link, pack
 from models.lua import ScriptRunner
 from models.replies import ask, time_us, wrapping_errors
-from models.windows import Window, windows_of
+from models.windows import Window, kept_at, windows_of
 
 FOLD_CHUNK = 128
 """Users whose calls are folded by one command: about two milliseconds of Redis."""
 
 MAX_FOLDS = 100_000
+DRAINER_S = 3_600
+"""How long `drain_dirty.lua` keeps a drainer's nonce."""
+
+_OF_A_SNAPSHOT = ("dirty", "draining", "drainer")
 
 
 class Drained(msgspec.Struct, frozen=True):
@@ -96,6 +100,19 @@ class Counters:
                 replies = await pipe.execute()
         return [None if number is None else int(number) for number in replies]
 
+    async def backlog(self) -> tuple[int, float | None]:
+        """How many users' hours have calls that no snapshot has, and the seconds since somebody began one in vain.
+
+        Who drains leaves a nonce for `DRAINER_S`, and takes it back after a snapshot that stored something.
+        """
+        names = ("pending", "HLEN"), ("dirty", "SCARD"), ("draining", "SCARD"), ("drainer", "TTL")
+        commands = [pack(command, bucket_key(bucket, name)) for bucket in range(BUCKETS) for name, command in names]
+        replies = await ask(self._link, commands)
+        buckets = [replies[at : at + 4] for at in range(0, len(replies), 4)]
+        # One whose snapshots fail leaves a nonce too, and beside it what it has set aside.
+        left_s = max((ttl_s for _, _, draining, ttl_s in buckets if not draining), default=-1)
+        return sum(sum(sizes) for *sizes, _ in buckets), float(DRAINER_S - left_s) if left_s >= 0 else None
+
     async def drain_dirty(self, bucket: int, nonce: str, stored: int) -> int:
         """Set aside what changed in a bucket for a snapshot; returns how much, or -1 when a restore must come first.
 
@@ -144,14 +161,16 @@ class Counters:
 
     # Restore
 
-    async def begin_restore(self, bucket: int, nonce: str, stored: int) -> str:
+    async def begin_restore(self, bucket: int, nonce: str, stored: int, reset: int) -> str:
         """Begin or take over a restore; returns how far it has come, as set:user id, or "" when there is none to do.
 
         Args:
             stored: the number of the bucket's last snapshot.
+            reset: that of its last reset; 0 when there was none.
         """
-        keys = [bucket_key(bucket, name) for name in ("ready", "cursor")]
-        position: bytes = await self._scripts.run(lua.BEGIN_RESTORE, keys, [nonce, stored])
+        keys = [bucket_key(bucket, name) for name in ("ready", "cursor", "callers", *_OF_A_SNAPSHOT)]
+        keys += await self._kept_totals(bucket)
+        position: bytes = await self._scripts.run(lua.BEGIN_RESTORE, keys, [nonce, stored, reset])
         return position.decode()
 
     async def restore_totals(
@@ -180,6 +199,32 @@ class Counters:
         """Merge the stored HyperLogLog and declare the bucket whole; False when the cursor is elsewhere."""
         keys = [bucket_key(bucket, name) for name in ("cursor", "callers", "stored_sketch", "ready")]
         return bool(await self._scripts.run(lua.FINISH_RESTORE, keys, [f"{nonce}:{position}", sketch, snapshot]))
+
+    # Reset
+
+    async def reset_bucket(self, bucket: int, number: int) -> None:
+        """Set all counters of a bucket to zero.
+
+        Args:
+            number: of the reset.
+        """
+        names = ("ready", "cursor", "callers", *_OF_A_SNAPSHOT, "pending")
+        keys = [bucket_key(bucket, name) for name in names] + await self._kept_totals(bucket)
+        await self._scripts.run(lua.RESET_BUCKET, keys, [number])
+
+    async def reset_users(self, bucket: int, number: int, stored: int, user_ids: Sequence[int]) -> bool:
+        """Set the counters of some of a bucket's users to zero; False when a restore must come first.
+
+        Args:
+            number: of the reset.
+            stored: the number of the bucket's last snapshot.
+        """
+        await self.fold_bucket(bucket)
+        keys = [bucket_key(bucket, name) for name in ("ready", "pending", "drainer")] + await self._kept_totals(bucket)
+        return bool(await self._scripts.run(lua.RESET_USERS, keys, [number, stored, *user_ids]))
+
+    async def _kept_totals(self, bucket: int) -> list[str]:
+        return [totals_key(bucket), *(totals_key(bucket, window.name) for window in kept_at(await self.now_us()))]
 
 
 def set_of(window: Window | None) -> str:

@@ -188,6 +188,11 @@ class Database:
         await self.fetch("SELECT 1")
 
 
+def known_migrations() -> set[str]:
+    """The names of the migrations of this version."""
+    return {path.stem for path in (Path(__file__).parent / "migrations").glob("[0-9]*.py")}
+
+
 async def migrate(database_url: str) -> list[str]:
     """Bring the schema up to date; several at once take turns.
 

@@ -34,7 +34,8 @@ def record(event: str, outcome: str, origin: Origin, *, user_id: int | None = No
     """Write one event.
 
     Args:
-        event: what was asked for: `login`, `logout`, `signup`, `revoke`, `dashboard_login`.
+        event: what was asked for: `login`, `logout`, `signup`, `revoke`, `dashboard_login`, and of operators also
+            `revoke_all`, `disable`, `enable`, `set_password`, `reset_usage`.
         outcome: `done`, `refused`, `throttled` or `failed`.
         why: a refusal's code.
     """

@@ -27,11 +27,13 @@ SYNC_OVERLAP_S = 30
 
 SYNC_CHUNK = 1_000
 EXPIRE_BATCH = 1_000
+REVOKE_BATCH = 1_000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _UPSERT = load_sql("upsert_session")
 _REVOKE = load_sql("revoke_session")
+_REVOKE_BATCH = load_sql("revoke_sessions")
 _READ = load_sql("read_session")
 _DESCRIBE = load_sql("describe_session")
 _CHANGED = load_sql("changed_sessions")
@@ -89,17 +91,20 @@ class Sessions:
         self._flights: dict[int, _Flight] = {}
         self._turns = asyncio.Semaphore(MAX_FALLBACKS)
 
-    async def start(self, user_id: int) -> str:
+    async def start(self, user_id: int, password_hash: str | None = None) -> str:
         """Start a session, ending the user's older one, and return its token.
 
         PostgreSQL first, Redis second: when Redis does not take it, the session stands and the worker publishes it.
 
+        Args:
+            password_hash: of the password that was right, if one was asked for.
+
         Raises:
-            InvalidCredentials: the user is gone or disabled by now.
+            InvalidCredentials: the user is gone, disabled or has another password by now.
             StoreUnavailable: PostgreSQL is away.
         """
         random_part, digest = self._signer.new_secret()
-        rows = await self._database.fetch(_UPSERT, user_id, digest, self._ttl_s)
+        rows = await self._database.fetch(_UPSERT, user_id, digest, self._ttl_s, password_hash)
         if not rows:
             raise InvalidCredentials()
         version, expires_ms = rows[0]["version"], rows[0]["expires_ms"]
@@ -190,9 +195,27 @@ class Sessions:
         rows = await self._database.fetch(_REVOKE, user_id, version, digest)
         if not rows:
             return False
-        entry = Entry(user_id, rows[0]["version"], rows[0]["expires_ms"], reason="revoked")
-        await self._store.publish_session(entry)
+        await self._store.publish_session(_tombstone(user_id, rows[0]))
         return True
+
+    async def revoke_within(self, transaction: Any, user_id: int) -> Entry | None:
+        """End a user's session as a part of a transaction; returns what is to be published after the commit."""
+        row = await transaction.fetchrow(_REVOKE, user_id, None, None)
+        return _tombstone(user_id, row) if row else None
+
+    async def publish(self, entry: Entry) -> None:
+        """Publish what a transaction ended."""
+        await self._store.publish_session(entry)
+
+    async def revoke_batch(self, after: int) -> tuple[int, int]:
+        """End the sessions of the next users, by their id; returns how many, and the last user's id.
+
+        Raises:
+            StoreUnavailable: PostgreSQL did not take it; or Redis did not, and the worker will finish it.
+        """
+        rows = await self._database.fetch(_REVOKE_BATCH, after, REVOKE_BATCH, deadline_s=BATCH_DEADLINE_S)
+        await self._store.publish_sessions(_tombstone(row["user_id"], row) for row in rows)
+        return len(rows), max((row["user_id"] for row in rows), default=after)
 
     async def inspect(self, claims: Claims) -> Description | Reason:
         """The claimed session's facts from PostgreSQL, or why it is not the user's live one.
@@ -249,6 +272,10 @@ def why_superseded(claims: Claims, cached: str) -> Reason:
     if rest == "unknown" or int(version) == claims.version:
         return "session_unknown"
     return "session_replaced"
+
+
+def _tombstone(user_id: int, row: Any) -> Entry:
+    return Entry(user_id, row["version"], row["expires_ms"], reason="revoked")
 
 
 def _entry(row: Any) -> Entry:

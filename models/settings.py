@@ -82,7 +82,7 @@ class Settings:
             database_url=read("DATABASE_URL", None, _database_url, _DATABASE_TAKES, secret=True),
             redis_url=redis_url,
             queue_redis_url=read("ARQ_REDIS_URL", redis_url or "", _redis_url, _REDIS_TAKES, secret=True),
-            secret_keys=read("SECRET_KEYS", None, _secret_keys, _KEYS_TAKE, secret=True),
+            secret_keys=read("SECRET_KEYS", None, parse_secret_keys, _KEYS_TAKE, secret=True),
             metrics_key=read("METRICS_KEY", "", _operators_key, _OPERATORS_KEY_TAKES, secret=True),
             admin_key=read("ADMIN_KEY", "", _operators_key, _OPERATORS_KEY_TAKES, secret=True),
             tracing=_wants_traces(environ),
@@ -183,7 +183,12 @@ def _wants_traces(environ: Mapping[str, str]) -> bool:
     return exporter == "console" or any(environ.get(name, "").strip() for name in endpoints)
 
 
-def _secret_keys(text: str) -> tuple[str, ...]:
+def parse_secret_keys(text: str) -> tuple[str, ...]:
+    """Read signing keys between commas.
+
+    Raises:
+        ValueError: what is wrong with them, as half a sentence without them.
+    """
     keys = tuple(key.strip() for key in text.split(","))
     if any(len(key) < MIN_KEY_LENGTH for key in keys):
         raise ValueError(f"a key is shorter than {MIN_KEY_LENGTH} characters")

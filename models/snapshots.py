@@ -4,6 +4,7 @@ Of each bucket the totals of all time and of the hours and days that are kept, a
 """
 
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -16,15 +17,19 @@ from models.windows import Window, kept_at
 
 CHUNK = 128
 EXPIRE_BATCH = 1_000
+MAX_ROUNDS = 3
+"""Snapshots of a bucket until nothing is left: that of a worker that died, what waited behind it, what came since."""
 
 _LOCK_CLASS = 0x67617465  # 'gate'
 _LOCK_BUCKET = load_sql("lock_bucket")
+_AWAIT_BUCKET = load_sql("await_bucket")
 _UPSERT_TOTALS = load_sql("upsert_call_totals")
 _UPSERT_WINDOWS = load_sql("upsert_call_windows")
 _UPSERT_SKETCH = load_sql("upsert_caller_sketch")
 _READ_TOTALS = load_sql("read_call_totals")
 _READ_WINDOWS = load_sql("read_call_windows")
 _READ_SKETCH = load_sql("read_caller_sketch")
+_READ_AGE = load_sql("snapshot_age")
 _READ_NUMBERS = load_sql("read_snapshot_numbers")
 _DELETE_WINDOWS = load_sql("delete_old_windows")
 
@@ -66,15 +71,23 @@ class Snapshots:
                 users.append(await self._snapshot_bucket(bucket))
         return Snapshot(sum(1 for count in users if count), sum(users))
 
-    async def _snapshot_bucket(self, bucket: int) -> int:
+    async def settle(self, buckets: Iterable[int]) -> None:
+        """Have in PostgreSQL every call that these buckets had counted before, also behind another's snapshot."""
+        for bucket in buckets:
+            with suppress(_Emptied):
+                for _ in range(MAX_ROUNDS):
+                    if not await self._snapshot_bucket(bucket, wait=True):
+                        break
+
+    async def _snapshot_bucket(self, bucket: int, *, wait: bool = False) -> int:
         nonce = secrets.token_hex(8)
         await self._counters.fold_bucket(bucket)
         async with self._database.transaction() as connection:
             # A bucket that somebody else snapshots or restores right now is theirs.
-            if not await connection.fetchval(_LOCK_BUCKET, _LOCK_CLASS, bucket):
+            if not await hold_bucket(connection, bucket, wait=wait):
                 return 0
-            stored = await connection.fetchrow(_READ_SKETCH, bucket)
-            if await self._counters.drain_dirty(bucket, nonce, stored["snapshot"] if stored else 0) <= 0:
+            _, stored, _ = await stored_sketch(connection, bucket)
+            if await self._counters.drain_dirty(bucket, nonce, stored) <= 0:
                 return 0
             users = 0
             async for drained in self._counters.drained(bucket, CHUNK):
@@ -96,11 +109,24 @@ class Snapshots:
         A Redis that came back as an older copy of itself knows its counters by an older snapshot than the last: its
         totals are raised to the stored ones, and its sketches joined with them.
         """
+        users = [await self._restore_bucket(bucket) for bucket in await self.lost()]
+        return Restored(len(users), sum(users))
+
+    async def lost(self) -> list[int]:
+        """The buckets whose counters Redis has lost, or has older ones of than were stored."""
         stored = {row["bucket"]: row["snapshot"] for row in await self._database.fetch(_READ_NUMBERS)}
         held = enumerate(await self._counters.snapshot_numbers())
-        older = [bucket for bucket, number in held if number is None or number < stored.get(bucket, 0)]
-        users = [await self._restore_bucket(bucket) for bucket in older]
-        return Restored(len(users), sum(users))
+        return [bucket for bucket, number in held if number is None or number < stored.get(bucket, 0)]
+
+    async def backlog(self) -> int:
+        """How many users' hours have calls that no snapshot has."""
+        return (await self._counters.backlog())[0]
+
+    async def age_s(self) -> float | None:
+        """Seconds since a snapshot last stored something or found nothing to store; None when there was none."""
+        stored_s = (await self._database.fetch(_READ_AGE))[0]["age_s"]
+        tried_s = (await self._counters.backlog())[1]
+        return min((age_s for age_s in (stored_s, tried_s) if age_s is not None), default=None)
 
     async def _restore_bucket(self, bucket: int) -> int:
         nonce = secrets.token_hex(8)
@@ -109,11 +135,10 @@ class Snapshots:
         await self._counters.fold_bucket(bucket)
         windows: list[Window | None] = [None, *kept_at(await self._counters.now_us())]
         async with self._database.transaction() as connection:
-            if not await connection.fetchval(_LOCK_BUCKET, _LOCK_CLASS, bucket):
+            if not await hold_bucket(connection, bucket):
                 return 0
-            stored = await connection.fetchrow(_READ_SKETCH, bucket)
-            sketch, number = (stored["sketch"], stored["snapshot"]) if stored else (b"", 0)
-            position = await self._counters.begin_restore(bucket, nonce, number)
+            sketch, number, reset = await stored_sketch(connection, bucket)
+            position = await self._counters.begin_restore(bucket, nonce, number, reset)
             if not position:
                 return 0
             begun, users = position.partition(":")[0], 0
@@ -135,6 +160,20 @@ class Snapshots:
             deleted += batch
             if batch < EXPIRE_BATCH:
                 return deleted
+
+
+async def hold_bucket(connection: Any, bucket: int, *, wait: bool = False) -> bool:
+    """Keep a bucket's snapshots, restores and resets to this transaction; returns whether that could be had."""
+    if wait:
+        await connection.execute(_AWAIT_BUCKET, _LOCK_CLASS, bucket)
+        return True
+    return bool(await connection.fetchval(_LOCK_BUCKET, _LOCK_CLASS, bucket))
+
+
+async def stored_sketch(connection: Any, bucket: int) -> tuple[bytes, int, int]:
+    """A bucket's stored HyperLogLog, the number of its last snapshot and that of its last reset."""
+    row = await connection.fetchrow(_READ_SKETCH, bucket)
+    return (row["sketch"], row["snapshot"], row["reset"]) if row else (b"", 0, 0)
 
 
 async def _store(connection: Any, drained: Drained) -> None:

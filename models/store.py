@@ -119,6 +119,18 @@ class Store:
         calls = [([user_key(entry.user_id, "session")], _publish_args(entry)) for entry in entries]
         return sum(await self._scripts.run_many(lua.PUBLISH, calls))
 
+    async def cached_session(self, user_id: int) -> tuple[bytes, int]:
+        """What is cached of a user's session, empty when nothing is, and the milliseconds until it goes."""
+        key = user_key(user_id, "session")
+        value, ttl_ms = await ask(self._link, [pack("GET", key), pack("PTTL", key)])
+        return value or b"", max(ttl_ms, 0)
+
+    async def info(self) -> dict[str, Any]:
+        """What the server says of itself: the fields of INFO."""
+        with wrapping_errors():
+            found: dict[str, Any] = await self._redis.info()
+            return found
+
     async def sync_state(self) -> SyncState | None:
         with wrapping_errors():
             found = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(SYNC_KEY))

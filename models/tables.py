@@ -60,12 +60,14 @@ class CallTotal(Model):
 class CallerSketch(Model):
     """The snapshot of a bucket's HyperLogLog of callers, as Redis's own bytes.
 
-    `snapshot` is the number of the bucket's last snapshot, which Redis keeps in `ready`.
+    `snapshot` is the number of the bucket's last snapshot, which Redis keeps in `ready`; `reset` is that of its last
+    reset.
     """
 
     bucket = fields.IntField(primary_key=True, generated=False)
     sketch = fields.BinaryField()
     snapshot = fields.BigIntField(db_default=0)
+    reset = fields.BigIntField(db_default=0)
     updated_at = fields.DatetimeField()
 
     class Meta:

@@ -227,15 +227,16 @@ class Usage:
             raise _NotOurs
         return _Call(claims, applied, self._store.admission_command(claims, applied.policies))
 
-    async def top(self, period: Period = "all") -> list[tuple[int, int]]:
-        """The ten users with most calls, as (user id, calls): most first, ties by the lower id.
+    async def top(self, period: Period = "all", count: int = TOP_COUNT) -> list[tuple[int, int]]:
+        """The users with most calls, as (user id, calls): most first, ties by the lower id.
 
         Args:
             period: of this hour or this day, in UTC, or of all time.
+            count: how many users at most.
         """
         counters = self._store.counters
         await counters.fold()
-        return await counters.top(TOP_COUNT, current(period, await counters.now_us()))
+        return await counters.top(count, current(period, await counters.now_us()))
 
     async def count_callers(self, period: Period = "all") -> int:
         """The number of distinct users who called: exact for this hour or this day, estimated for all time."""

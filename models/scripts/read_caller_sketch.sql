@@ -1,3 +1,3 @@
--- A bucket's stored HyperLogLog and the number of the snapshot that it is of.
+-- A bucket's stored HyperLogLog, the number of the snapshot that it is of, and that of the bucket's last reset.
 --   $1 bucket (int)
-SELECT sketch, snapshot FROM caller_sketches WHERE bucket = $1
+SELECT sketch, snapshot, reset FROM caller_sketches WHERE bucket = $1

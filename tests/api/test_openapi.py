@@ -15,7 +15,7 @@ from api.errors import REFUSALS, STATUS
 from api.gate import WHY
 from api.openapi import VERSION, document
 from api.routes.verify import METHODS
-from models.accounts import _check_username
+from models.credentials import check_username
 from models.errors import InvalidInput
 from models.limits import parse_limits
 from models.policies import parse_policies
@@ -209,7 +209,7 @@ def test_the_pattern_of_usernames_is_the_rule(described: Json) -> None:
 
 def _is_username(name: str) -> bool:
     try:
-        _check_username(name)
+        check_username(name)
     except InvalidInput:
         return False
     return True

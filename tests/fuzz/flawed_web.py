@@ -75,7 +75,7 @@ async def _forget(_request: Request) -> HTTPResponse:
 
 _CHANGES: list[tuple[Any, str, Any]] = [
     (accounts, "read_credentials", _read_anything),
-    (models.accounts, "_check_password", _short_password),
+    (models.accounts, "check_password", _short_password),
     (Usage, "count_callers", _count),
     (Usage, "top", _top),
     (Stores, "away", _away),

@@ -93,15 +93,15 @@ async def test_a_version_drawn_outside_the_lock_falls_in_commit_order(stores: St
     statement = load_sql("upsert_session")
     broken = statement.replace("SET version = nextval('session_versions')", "SET version = excluded.version")
     assert broken != statement
-    await stores.database.fetch(statement, user_id, b"first", 1800)
+    await stores.database.fetch(statement, user_id, b"first", 1800, None)
 
     async def versions_fell(upsert: str) -> bool:
         """Whether a session that commits later can have the lower version, with the earlier one held at its lock."""
         async with stores.database.transaction() as holder:
             await holder.fetch("SELECT 1 FROM sessions WHERE user_id = $1 FOR UPDATE", user_id)
-            early = asyncio.create_task(stores.database.fetch(upsert, user_id, b"early", 1800))
+            early = asyncio.create_task(stores.database.fetch(upsert, user_id, b"early", 1800, None))
             await _waiting_for_a_lock(stores, 1)
-            late = (await holder.fetch(upsert, user_id, b"late", 1800))[0]["version"]
+            late = (await holder.fetch(upsert, user_id, b"late", 1800, None))[0]["version"]
         return bool((await early)[0]["version"] < late)
 
     assert await versions_fell(broken)
@@ -151,7 +151,7 @@ async def test_sync_mends_what_a_crash_between_the_stores_left(stores: Stores, r
     user_id = await stores.accounts.add("crasher", "password")
     older = await stores.sessions.start(user_id)
     await stores.sessions.sync()
-    await stores.database.fetch(load_sql("upsert_session"), user_id, b"x" * 32, 1800)
+    await stores.database.fetch(load_sql("upsert_session"), user_id, b"x" * 32, 1800, None)
     assert not await agreeing(stores, redis, user_id)
     assert (await stores.sessions.sync()).published == 1
     assert await agreeing(stores, redis, user_id)
