@@ -20,7 +20,7 @@ from api.heads import MAX_BODY_BYTES
 from api.metrics import Metrics
 from api.openapi import VERSION, document
 from api.requests import IdentifiedRequest, current_request_id
-from api.routes import accounts, dashboard, health, metrics, openapi, ping, usage, verify
+from api.routes import accounts, dashboard, docs, health, metrics, openapi, ping, usage, verify
 from api.tracing import complete_span, span_of
 from api.traffic import Traffic
 from models.connections import open_stores
@@ -95,6 +95,8 @@ def build_app(settings: Settings, log: Log | None = None) -> App:
     app.blueprint([noun.blueprint for noun in nouns])
     if settings.metrics_key:
         app.blueprint(metrics.blueprint)
+    if settings.docs:
+        app.blueprint(docs.blueprint)
     _attach_stores(app, settings)
     if settings.admin_key:
         _attach_dashboard(app)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from api.commands import doctor, keys, load, sessions, usage, users
+from api.commands import doctor, imports, keys, load, sessions, usage, users
 from api.commands.printing import AsJson, result
 from api.commands.running import DONE, FAILED, read_settings, telling
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.add_typer(users.app, name="user")
 app.add_typer(sessions.app, name="session")
 app.add_typer(usage.app, name="usage")
+app.add_typer(imports.app, name="import")
 app.add_typer(keys.app, name="keys")
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(epilog=load.EXAMPLES)(load.load)

@@ -1,16 +1,18 @@
 """What routes can answer, in the words of OpenAPI 3.1: each error once, for the routes to refer to."""
 
+import re
 from typing import Any, NamedTuple
 
-from api import errors
+from api import errors, viewer
 from api.exchange import ON_EVERY_ANSWER
 from api.gate import WHY
 from api.metrics import KEY_REQUIRED
 
 Json = dict[str, Any]
 
-_POLICY = r'"default(-[2-8])?";q=[1-9][0-9]*;w=[1-9][0-9]*'
-_STATE = r'"default(-[2-8])?";r=[0-9]+;t=[1-9][0-9]*'
+_NAME = '"[a-z][a-z0-9_]{0,31}(-[2-8])?"'
+_POLICY = rf"{_NAME};q=[1-9][0-9]*;w=[1-9][0-9]*"
+_STATE = rf"{_NAME};r=[0-9]+;t=[1-9][0-9]*"
 
 
 def _field(about: str, *, required: bool = True, **schema: Any) -> Json:
@@ -37,26 +39,45 @@ FIELDS: Json = {
         type="string",
     ),
     "X-Session-Expires": _field("RFC 3339, in UTC.", type="string", format="date-time"),
-    "X-Gate-Status": _field("The true status, with `dialect=nginx`.", enum=["401", "429", "503"]),
+    "X-Gate-Status": _field("The true status, with `dialect=nginx`.", enum=["400", "401", "429", "503"]),
     "X-Gate-Code": _field("The error's `code`.", type="string"),
     "Allow": _field("What is allowed.", type="string", pattern="^[A-Z]+(, [A-Z]+)*$"),
 }
-_SOMETIMES = ("RateLimit-Policy", "RateLimit", "X-Gate-Status", "X-Gate-Code")
+FIELDS |= {
+    "Kept-Cache-Control": _field("It never changes.", const=viewer.KEEP),
+    "Vary": _field("What the body depends on.", const=viewer.ENCODED["Vary"]),
+    "Content-Encoding": _field("Of a client that takes it.", const="gzip"),
+    **{name: _field("What the page may do.", const=value) for name, value in viewer.FIELDS.items()},
+}
+_SOMETIMES = (
+    *("RateLimit-Policy", "RateLimit", "Retry-After"),
+    *("X-Gate-Status", "X-Gate-Code", "Content-Encoding"),
+)
 FIELDS |= {f"Optional-{name}": FIELDS[name] | {"required": False} for name in _SOMETIMES}
 """Name → header field."""
 
 
 def answer(
-    status: int, about: str, schema: str = "", example: Json | None = None, *fields: str, text: str = "", **more: Any
+    status: int, about: str, *bodies: tuple[str, Json | None], fields: tuple[str, ...] = (), **more: Any
 ) -> Json:
-    """Status → response, with what is on every answer, `fields`, and a body if there is a schema or a media type."""
+    """Status → response, with what is on every answer, and `fields`.
+
+    Args:
+        bodies: the schemas of what the body may be, each with an example; none for no body.
+    """
     made = {"description": about, "headers": _headers(*fields), **more}
-    if text:
-        made["content"] = {text: {"schema": {"type": "string"}}}
-    if schema:
-        content: Json = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
-        made["content"] = {"application/json": content if example is None else content | {"example": example}}
+    schemas = [{"$ref": f"#/components/schemas/{schema}"} for schema, _ in bodies]
+    examples = {schema: {"value": example} for schema, example in bodies if example is not None}
+    if bodies:
+        content: Json = {"schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas}}
+        made["content"] = {"application/json": content | ({"examples": examples} if examples else {})}
     return {str(status): made}
+
+
+def page(about: str, media_type: str, *fields: str) -> Json:
+    """200 → response that is no JSON."""
+    content = {media_type: {"schema": {"type": "string"}}}
+    return {"200": {"description": about, "headers": _headers(*fields), "content": content}}
 
 
 def refused(*names: str) -> Json:
@@ -99,7 +120,7 @@ class Refusal(NamedTuple):
 
 def _headers(*fields: str) -> Json:
     names = (*ON_EVERY_ANSWER, "X-Request-Id", *fields)
-    return {name.removeprefix("Optional-"): {"$ref": f"#/components/headers/{name}"} for name in names}
+    return {re.sub("^(Optional|Kept)-", "", name): {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 _SENTENCES: dict[str, str] = {
@@ -115,11 +136,15 @@ _SENTENCES: dict[str, str] = {
 """Code → what the answer says, or one of the things that it says."""
 
 _WAIT = ("Retry-After",)
+_TO_NGINX_ALWAYS = ("X-Gate-Status", "X-Gate-Code")
 _TO_NGINX = ("Optional-X-Gate-Status", "Optional-X-Gate-Code")
 _LIMITS = ("RateLimit-Policy", "RateLimit", "Retry-After")
 
 REFUSALS: dict[str, Refusal] = {
     "BadRequest": Refusal(400, "Not valid, as a body or as HTTP.", ("invalid_request", "incomplete_request")),
+    "UnknownPolicy": Refusal(
+        400, "Not valid, or no such `policy`.", ("invalid_request", "incomplete_request", "unknown_policy")
+    ),
     "InvalidCredentials": Refusal(
         401, "The same for an unknown user, a wrong password and a disabled user.", ("invalid_credentials",), fixed=True
     ),
@@ -128,9 +153,9 @@ REFUSALS: dict[str, Refusal] = {
     "SignupDisabled": Refusal(403, "The operator creates the accounts here.", ("signup_disabled",)),
     "RefusedToNginx": Refusal(
         403,
-        "With `dialect=nginx`, for 429 and 503, which stand in `X-Gate-Status`.",
-        ("rate_limited", "store_unavailable"),
-        ("X-Gate-Status", "X-Gate-Code", "Retry-After", "Optional-RateLimit-Policy", "Optional-RateLimit"),
+        "With `dialect=nginx`, for 400 by `policy`, 429 and 503, which stand in `X-Gate-Status`.",
+        ("rate_limited", "store_unavailable", "unknown_policy"),
+        (*_TO_NGINX_ALWAYS, "Optional-Retry-After", "Optional-RateLimit-Policy", "Optional-RateLimit"),
     ),
     "NotFound": Refusal(404, "No such path.", ("not_found",)),
     "MethodNotAllowed": Refusal(405, "Not with this method.", ("method_not_allowed",), ("Allow",)),

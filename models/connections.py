@@ -11,7 +11,9 @@ from models.database import Database
 from models.diagnosis import Diagnosis
 from models.exports import Exports
 from models.heartbeat import Heartbeat
+from models.imports import Imports
 from models.operations import Operations
+from models.original_counts import OriginalCounts
 from models.overview import Overviews
 from models.passwords import Passwords
 from models.register import Register
@@ -38,6 +40,7 @@ class Stores:
     usage: Usage
     snapshots: Snapshots
     accounts: Accounts
+    imports: Imports
     heartbeat: Heartbeat
     operations: Operations
     overviews: Overviews
@@ -81,6 +84,7 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
             usage=usage,
             snapshots=snapshots,
             accounts=accounts,
+            imports=Imports(database, passwords, OriginalCounts(snapshots)),
             heartbeat=heartbeat,
             operations=operations,
             overviews=overviews,

@@ -11,6 +11,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from models import lua
+from models.errors import RedisRefused
 from models.keys import BUCKETS, bucket_key, member_of, totals_key
 from models.link import Link, pack
 from models.lua import ScriptRunner
@@ -199,6 +200,17 @@ class Counters:
         """Merge the stored HyperLogLog and declare the bucket whole; False when the cursor is elsewhere."""
         keys = [bucket_key(bucket, name) for name in ("cursor", "callers", "stored_sketch", "ready")]
         return bool(await self._scripts.run(lua.FINISH_RESTORE, keys, [f"{nonce}:{position}", sketch, snapshot]))
+
+    async def raise_totals(self, bucket: int, rows: Sequence[tuple[int, int]]) -> None:
+        """Raise totals of all time to stored ones, (user id, calls), and see that these users are callers.
+
+        Raises:
+            RedisRefused: the bucket's counters are not whole.
+        """
+        keys = [bucket_key(bucket, name) for name in ("ready", "totals", "callers", "dirty")]
+        args = [number for row in rows for number in row]
+        if await self._scripts.run(lua.RAISE_TOTALS, keys, args) < 0:
+            raise RedisRefused("The counters are being restored: run it again in a moment")
 
     # Reset
 

@@ -18,7 +18,7 @@ from tortoise.context import TortoiseContext, _current_context
 from tortoise.exceptions import DBConnectionError, OperationalError
 from tortoise.migrations.api import migrate as run_migrations
 
-from models.errors import StoreUnavailable
+from models.errors import InvalidInput, StoreUnavailable
 
 QUERY_DEADLINE_S = 2.0
 """For acquiring a connection and one query of a request, together."""
@@ -186,6 +186,34 @@ class Database:
     async def ping(self) -> None:
         """Raise StoreUnavailable unless PostgreSQL answers."""
         await self.fetch("SELECT 1")
+
+
+@asynccontextmanager
+async def read_only(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to another PostgreSQL, in one transaction that sees one state of it and changes nothing.
+
+    Raises:
+        StoreUnavailable: it cannot be reached, or does not let us in.
+    """
+    try:
+        credentials = _credentials(database_url)
+    except ValueError as error:
+        raise InvalidInput("That is no address: it is postgres://user:password@host:port/database") from error
+    try:
+        connection = await asyncpg.connect(**credentials, timeout=QUERY_DEADLINE_S)
+    except (*_AWAY, asyncpg.PostgresError) as error:
+        raise StoreUnavailable(f"That PostgreSQL cannot be used: {error}") from error
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            yield connection
+    except asyncpg.UndefinedTableError as error:
+        raise InvalidInput("That database has no table users") from error
+    except asyncpg.UndefinedColumnError as error:
+        raise InvalidInput(f"Its table users is not the original's: {error}") from error
+    except (*_AWAY, asyncpg.PostgresError) as error:
+        raise StoreUnavailable(f"That PostgreSQL went away or refused: {error}") from error
+    finally:
+        await connection.close(timeout=QUERY_DEADLINE_S)
 
 
 def known_migrations() -> set[str]:

@@ -37,6 +37,8 @@ _BCRYPT_MAX_BYTES = 72
 _DUMMY_BCRYPT = "$2b$10$Fn3kBwutKw6mUktFfhcKTuIsuX/tm/3uhFCB4X9dyoB9Qc9gMiHG6"
 _ARGON2_COST = re.compile(r"\$argon2id?\$v=\d+\$m=(\d+),t=(\d+),p=(\d+)\$")
 _BCRYPT_COST = re.compile(r"\$2[abxy]\$(\d\d)\$")
+# The last letter of a salt carries two bits, so it is one of four; `2x` marks hashes of a faulty implementation.
+_BCRYPT = re.compile(r"\$2[aby]\$(?:0[4-9]|[1-3][0-9])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
 
 
 class Passwords:
@@ -132,6 +134,11 @@ def _verify(password: str, stored: str) -> tuple[bool, str | None] | None:
         return (True, better) if valid and fits else (False, None)
     except (ValueError, TypeError):  # the latter for what is no base64
         return None
+
+
+def is_bcrypt(stored: str) -> bool:
+    """Whether a hash is whole, made by bcrypt, and at a cost that `Passwords.verify` pays."""
+    return bool(_BCRYPT.fullmatch(stored)) and _affordable(stored)
 
 
 def _affordable(stored: str) -> bool:

@@ -28,6 +28,7 @@ class Settings:
         secret_keys: token signing keys, at least 32 characters each; the first signs, all verify.
         session_ttl_s: seconds from login to the session's end.
         login_limits_*: wrong attempts to log in, see `models.throttle`.
+        docs: whether `/docs` is there, the page that shows `/openapi.json`.
         policy_header: a field that a proxy sets to choose the policies of `/verify`; none when empty.
         trusted_proxies: how many in front of us; as many entries at the end of `proxy_header` are believed.
         metrics_key: opens `/metrics`, 24 characters at least; empty: there is no such route.
@@ -59,6 +60,7 @@ class Settings:
     ping_delay_ms: int = 200
     password_min_length: int = 8
     signup: bool = True
+    docs: bool = True
     sync_interval_s: int = 1
     expire_interval_s: int = 60
     snapshot_interval_s: int = 10
@@ -274,6 +276,7 @@ _OPTIONAL: dict[str, tuple[Callable[[str], Any], str]] = {
     "ping_delay_ms": (_whole(0, 20_000), "milliseconds, 0 to 20000"),
     "password_min_length": (_whole(1, 128), "characters, 1 to 128"),
     "signup": (_switch, "on or off"),
+    "docs": (_switch, "on or off"),
     "sync_interval_s": _INTERVAL,
     "expire_interval_s": _INTERVAL,
     "snapshot_interval_s": _INTERVAL,

@@ -152,6 +152,20 @@ class Snapshots:
             await self._counters.finish_restore(bucket, nonce, position, sketch, number)
         return users
 
+    async def raise_counters(self) -> None:
+        """Raise the totals in Redis to the stored ones, where an import has stored more than was counted.
+
+        Raises:
+            StoreUnavailable: the counters of a bucket are not whole yet; do it again.
+        """
+        await self.restore()
+        for bucket in range(BUCKETS):
+            async with self._database.transaction() as connection:
+                last = 0
+                while rows := await _stored(connection, bucket, None, last):
+                    await self._counters.raise_totals(bucket, rows)
+                    last = rows[-1][0]
+
     async def expire_windows(self) -> int:
         """Delete the stored hours and days that are kept no longer; returns how many rows."""
         deleted = 0

@@ -15,6 +15,7 @@ from api.errors import REFUSALS, STATUS
 from api.gate import WHY
 from api.openapi import VERSION, document
 from api.routes.verify import METHODS
+from api.viewer import SCRIPT
 from models.credentials import check_username
 from models.errors import InvalidInput
 from models.limits import parse_limits
@@ -41,7 +42,9 @@ CODES: dict[str, set[str]] = {
     "GET /health/ready": {"not_ready", "store_unavailable"},
     "GET /openapi.json": set(),
     "GET /metrics": {"metrics_key_required"},
-    **{f"{method} /verify": {*WHY, "rate_limited", "store_unavailable"} for method in METHODS},
+    "GET /docs": set(),
+    f"GET /docs/{SCRIPT}": set(),
+    **{f"{method} /verify": {*WHY, "rate_limited", "store_unavailable", "unknown_policy"} for method in METHODS},
 }
 """Route → the codes that it can answer, besides those that every route can."""
 
@@ -98,7 +101,8 @@ def _two_pings(described: Json) -> None:
 
 
 def _another_example(described: Json) -> None:
-    described["paths"]["/count"]["get"]["responses"]["200"]["content"]["application/json"]["example"] = {"count": 1}
+    content = described["paths"]["/count"]["get"]["responses"]["200"]["content"]["application/json"]
+    content["examples"]["Count"]["value"] = {"count": 1}
 
 
 BROKEN: list[tuple[Callable[[Json], None], str]] = [
@@ -183,13 +187,64 @@ def test_answers_to_a_token_are_as_described(api: Api, start: Start, described: 
         assert decoded(answer)["code"] == code
 
 
+@pytest.mark.parametrize("window", ["hour", "day", "all"])
+def test_answers_about_a_window_are_as_described(api: Api, described: Json, window: str) -> None:
+    token = api.start_session(1)
+    assert api.get("/ping", token).status_code == 200
+    check(described, api.get(f"/top?window={window}"), "GET /top", 200)
+    check(described, api.get(f"/count?window={window}"), "GET /count", 200)
+    assert decoded(api.get(f"/top?window={window}")) == {"window": window, "users": [{"userId": 1, "calls": 1}]}
+    for wrong in ("window=week", "window=hour&window=hour"):
+        check(described, api.get(f"/top?{wrong}"), "GET /top", 400)
+        check(described, api.get(f"/count?{wrong}"), "GET /count", 400)
+
+
+def test_answers_by_named_limits_are_as_described(start: Start) -> None:
+    api = start(
+        rate_limits=parse_policies("1/1h; search=2/1m, 9/1h; shadow:strict=1/1h"), policy_header="X-Gate-Policy"
+    )
+    described = document(api.settings)
+    assert invalid(described) == []
+    parameters = {it["name"]: it for it in described["paths"]["/verify"]["parameters"] if "name" in it}
+    assert set(parameters) == {"dialect", "policy", "X-Gate-Policy"}
+    assert parameters["policy"]["schema"]["items"] == {"enum": ["default", "search", "strict"]}
+    token = api.start_session(1)
+    for query, status in [
+        ("policy=search,strict", 200),
+        ("policy=strict", 200),  # which only a shadow judges: no limit is told
+        ("policy=search", 200),
+        ("policy=search", 429),
+        ("policy=nobody", 400),
+        ("policy=search,search", 400),
+        ("policy=search&dialect=nginx", 403),
+        ("policy=nobody&dialect=nginx", 403),
+    ]:
+        check(described, api.get(f"/verify?{query}", token), "GET /verify", status)
+    answer = api.get("/verify", token, headers={"X-Gate-Policy": "nobody"})
+    check(described, answer, "GET /verify", 400)
+    assert decoded(answer)["code"] == "unknown_policy"
+    check(described, api.get("/ping", token), "GET /ping", 200)
+
+
+def test_a_shadow_tells_no_limits(start: Start) -> None:
+    api = start(rate_limits=parse_policies("shadow:default=1/1h"))
+    check(document(api.settings), api.get("/ping", api.start_session(1)), "GET /ping", 200)
+
+
+def test_without_the_page_for_people_the_document_has_none(start: Start) -> None:
+    api = start(docs=False)
+    assert api.get("/docs").status_code == 404
+    assert unlike_the_routes(document(api.settings), api._app) == set()
+
+
 def test_answers_without_stores_are_as_described(start: Start, described: Json) -> None:
     alone = start(redis_url="redis://127.0.0.1:1/0", database_url="postgres://app@127.0.0.1:1/gatehouse")
     token = TokenSigner(alone.settings.secret_keys).sign(1, 1, 2**42, bytes(30))
     for route in CODES:
         method, path = route.split(" ")
         body = {"json": {"username": "ada", "password": PASSWORD}} if path in ("/login", "/signup") else {}
-        status = {"/health/live": 200, "/openapi.json": 200, "/metrics": 401}.get(path, 503)
+        open_to_all = path in ("/health/live", "/openapi.json") or path.startswith("/docs")
+        status = 401 if path == "/metrics" else 200 if open_to_all else 503
         check(described, alone.request(method, path, token, **body), route, status)
 
 

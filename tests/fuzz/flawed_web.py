@@ -18,6 +18,7 @@ from models.errors import InvalidInput, UsernameTaken
 from models.sessions import Description, Sessions
 from models.tokens import Claims
 from models.usage import Usage
+from models.windows import Period
 
 SEEN_AS = {
     "ServerError",
@@ -49,11 +50,11 @@ def _short_password(password: str) -> None:
         raise InvalidInput()
 
 
-async def _count(_usage: Usage, _period: str) -> int:
+async def _count(_usage: Usage, _period: Period) -> int:
     raise ZeroDivisionError
 
 
-async def _top(_usage: Usage, _period: str) -> list[tuple[str, int]]:
+async def _top(_usage: Usage, _period: Period) -> list[tuple[str, int]]:
     return [("ada", 1)]
 
 

@@ -42,6 +42,7 @@ DRIVERS: dict[str, tuple[str, ...]] = {
         "models/counters.py",
         "models/link.py",
         "models/lua.py",
+        "models/original_counts.py",
         "models/replies.py",
         "models/store.py",
         "worker/main.py",
