@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 VARYING = (
     (re.compile(r"(?<![\w-])[\w-]{96}(?![\w-])"), "<token>"),
-    (re.compile(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)"), "<time>"),
+    (re.compile(r"\b20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z"), "<time>"),
     (re.compile(r";t=\d+"), ";t=<seconds>"),
     (re.compile(r"(?i)(retry-after: )\d+"), r"\1<seconds>"),
     (re.compile(r"\b\d+(\.\d+)? (ms|s)\b"), "<time>"),
