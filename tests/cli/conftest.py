@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from passlib.context import CryptContext
 
 from api.cli import main
 from models.connections import Stores
@@ -59,6 +60,13 @@ def run_here(environ: dict[str, str], *argv: str, stdin: str = "") -> Ran:
     with patch.dict(os.environ, environ), typed, redirect_stdout(out), redirect_stderr(err):
         code = main(argv)
     return Ran(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(autouse=True)
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command makes a hash at its start; what they have to cost is not tested here."""
+    cheap = {"argon2__memory_cost": 64, "argon2__time_cost": 1, "argon2__parallelism": 1}
+    monkeypatch.setattr("models.passwords._CONTEXT", CryptContext(["argon2", "bcrypt"], deprecated="auto", **cheap))
 
 
 @pytest.fixture
