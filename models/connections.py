@@ -65,45 +65,49 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
     passwords = Passwords()
     database = await Database.open(settings.database_url)
     store = Store(settings.redis_url)
+    stores = _assembled(settings, passwords, database, store)
+    try:
+        await stores.usage.begin()
+        yield stores
+    finally:
+        await stores.overviews.close()
+        await stores.heartbeat.close()
+        await stores.operations.close()
+        await stores.usage.close()
+        await store.close()
+        await database.close()
+        passwords.close()
+
+
+def _assembled(settings: Settings, passwords: Passwords, database: Database, store: Store) -> Stores:
     sessions = Sessions(database, store, TokenSigner(settings.secret_keys), settings.session_ttl_s)
     usage = Usage(store, sessions, settings.rate_limits)
     heartbeat = Heartbeat(store, settings.sync_interval_s)
     operations = Operations(store, database, usage, passwords)
     throttle = LoginThrottle(store, _login_limits(settings))
     accounts = Accounts(settings, database, sessions, passwords, throttle)
-    overviews = Overviews(settings, database, store, accounts, operations, heartbeat)
     snapshots = Snapshots(database, store.counters)
     resets = Resets(database, store.counters, snapshots)
-    try:
-        await usage.begin()
-        yield Stores(
-            settings=settings,
-            database=database,
-            store=store,
-            sessions=sessions,
-            usage=usage,
-            snapshots=snapshots,
-            accounts=accounts,
-            imports=Imports(database, passwords, OriginalCounts(snapshots)),
-            heartbeat=heartbeat,
-            operations=operations,
-            overviews=overviews,
-            admin=Admin(settings.admin_key, throttle),
-            diagnosis=Diagnosis(settings, database, store, snapshots, heartbeat, usage.policies),
-            roster=Roster(database, sessions, passwords),
-            register=Register(database, store, sessions),
-            exports=Exports(database, store.counters, snapshots),
-            resets=resets,
-            rehearsals=Rehearsals(database, sessions, passwords, resets),
-        )
-    finally:
-        await overviews.close()
-        await heartbeat.close()
-        await operations.close()
-        await usage.close()
-        await store.close()
-        await database.close()
-        passwords.close()
+    return Stores(
+        settings=settings,
+        database=database,
+        store=store,
+        sessions=sessions,
+        usage=usage,
+        snapshots=snapshots,
+        accounts=accounts,
+        imports=Imports(database, passwords, OriginalCounts(snapshots)),
+        heartbeat=heartbeat,
+        operations=operations,
+        overviews=Overviews(settings, database, store, accounts, operations, heartbeat),
+        admin=Admin(settings.admin_key, throttle),
+        diagnosis=Diagnosis(settings, database, store, snapshots, heartbeat, usage.policies),
+        roster=Roster(database, sessions, passwords),
+        register=Register(database, store, sessions),
+        exports=Exports(database, store.counters, snapshots),
+        resets=resets,
+        rehearsals=Rehearsals(database, sessions, passwords, resets),
+    )
 
 
 def _login_limits(settings: Settings) -> LoginLimits:

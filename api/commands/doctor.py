@@ -41,7 +41,7 @@ def _settings() -> "list[Finding]":
         try:
             Settings.from_environ(os.environ)
         except SettingsError as error:
-            advice = "Set it in the environment of every process; README.md has the table of settings"
+            advice = "Set it in the environment of every process; docs/reference.md has the table of settings"
             return [Finding("settings", "failed", problem, advice) for problem in error.problems]
         return []
 

@@ -121,4 +121,5 @@ async def _started(app: App) -> None:
         try:
             await server.before_start()
         finally:
+            await server.close()
             await server.after_stop()

@@ -93,6 +93,8 @@ class Upstream:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         fields = dict(re.findall(r"(?m)^([^:\s]+): (.*?)\r$", head))
         self.seen.append({name.lower(): value for name, value in fields.items()})
+        # Whoever answers and closes before it has read all resets the connection, which a proxy may take for a failure.
+        await reader.readexactly(int(self.seen[-1].get("content-length", 0)))
         if "Upgrade" in fields:
             writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
             while data := await reader.read(1024):

@@ -35,18 +35,11 @@ LAYERS: tuple[set[str], ...] = (
 DEVELOPMENT = {"devprocess", "devservers"}
 DEVELOPMENT_USERS = ("api/dev.py", "api/devprocfile.py", "models/devservers.py", "tests/")
 
+REDIS_USERS = ("counters", "link", "lua", "original_counts", "replies", "store")
 DRIVERS: dict[str, tuple[str, ...]] = {
     "sanic": ("api/",),
     "arq": ("worker/",),
-    "redis": (
-        "models/counters.py",
-        "models/link.py",
-        "models/lua.py",
-        "models/original_counts.py",
-        "models/replies.py",
-        "models/store.py",
-        "worker/main.py",
-    ),
+    "redis": (*(f"models/{name}.py" for name in REDIS_USERS), "worker/main.py"),
     "hiredis": ("models/link.py", "models/replies.py", "models/store.py"),
     "asyncpg": ("models/database.py",),
     "prometheus_client": ("api/metrics.py",),

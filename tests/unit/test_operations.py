@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from unittest.mock import patch
+from unittest.mock import AsyncMock, patch
 
 import pytest
 
@@ -115,7 +115,7 @@ async def test_counts_wait_while_redis_is_away_and_no_count_is_told_twice(stores
     await stores.operations.tell()
     told.away = False
     link = told._link.call
-    with patch.object(told._link, "call", side_effect=RedisAway):
+    with patch.object(told._link, "call", AsyncMock(side_effect=RedisAway)):
         await stores.operations.tell()
     assert (await stores.operations.read()).meters.unauthorized == 0
     await stores.operations.tell()
@@ -126,7 +126,7 @@ async def test_counts_wait_while_redis_is_away_and_no_count_is_told_twice(stores
         raise ReplyLost
 
     meters.count("unauthorized")
-    with patch.object(told._link, "call", side_effect=ran_and_lost):
+    with patch.object(told._link, "call", ran_and_lost):
         await stores.operations.tell()
     await stores.operations.tell()
     assert (await stores.operations.read()).meters.unauthorized == 6
