@@ -103,13 +103,14 @@ class LineWriter:
             self._room.poll(left_s * 1000)
 
     def _crowded(self) -> None:
-        if self._batch_at < MAX_WAITING_LINES and self.flush():
-            return
-        if len(self._waiting) > MAX_WAITING_LINES:
-            self._waiting.pop()
-            self.dropped, self._untold = self.dropped + 1, self._untold + 1
-        if self._timer is None:
-            self._look_in(RETRY_S)
+        with self._lock:  # else another thread's flush may take the line that is about to be dropped
+            if self._batch_at < MAX_WAITING_LINES and self.flush():
+                return
+            if len(self._waiting) > MAX_WAITING_LINES:
+                self._waiting.pop()
+                self.dropped, self._untold = self.dropped + 1, self._untold + 1
+            if self._timer is None:
+                self._look_in(RETRY_S)
 
     def _look_in(self, seconds: float) -> None:
         try:
