@@ -1,6 +1,7 @@
 """A figure that takes its time: asked for in the background, now and then, while whoever shows it goes on."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
@@ -9,6 +10,8 @@ from models.errors import StoreUnavailable
 from models.tasks import end
 
 T = TypeVar("T")
+
+log = logging.getLogger("gatehouse")
 
 PATIENCE_S = 0.4
 """How long a look waits for the new figure before it takes the last one."""
@@ -50,8 +53,12 @@ class Refreshed(Generic[T]):
         self._answer, self._due_s = None, 0.0
 
     async def _refresh(self) -> None:
+        answer = None
         try:
             async with asyncio.timeout(self._deadline_s):
-                self._answer = await self._ask()
+                answer = await self._ask()
         except (StoreUnavailable, TimeoutError):
-            self._answer = None
+            pass
+        except Exception:  # else nobody would see it, and the last answer would be shown for ever
+            log.exception("a figure cannot be had")
+        self._answer = answer
