@@ -23,7 +23,6 @@ from models.connections import Stores
 from models.meters import LIMITED_BY, OUTCOMES, SHADOWED_BY, WAYS, Facts, Gauges
 from models.operations import Operations
 
-SNAPSHOT_JOB = "snapshot_usage"
 KEY_REQUIRED = "The key of the metrics (METRICS_KEY) is required as a Bearer token"
 
 _PROCESS = ProcessCollector(registry=None)
@@ -172,19 +171,12 @@ def _of_worker(facts: Facts) -> Iterator[Metric]:
     yield _rows(count, "gatehouse_job_duration_seconds", about, label, rows(lambda job: job.took_total_ms / 1000))
     about = "Seconds that the last run took."
     yield _rows(gauge, "gatehouse_job_last_duration_seconds", about, label, rows(lambda job: job.took_ms / 1000))
-    lags = [([name], _since_s(facts, job.succeeded_ms)) for name, job in jobs if job.succeeded_ms]
+    lags = [([name], age_s) for name, job in jobs if (age_s := facts.age_s(job.succeeded_ms)) is not None]
     yield _rows(gauge, "gatehouse_job_lag_seconds", "Seconds since the last good run ended.", label, lags)
-    snapshot = facts.jobs.get(SNAPSHOT_JOB)
-    if snapshot and snapshot.succeeded_ms:
-        age_s = _since_s(facts, snapshot.succeeded_ms)
+    if (age_s := facts.snapshot_age_s) is not None:
         yield _gauge("gatehouse_snapshot_age_seconds", "Older calls are surely in PostgreSQL's counters.", age_s)
-    if facts.beat_ms:
-        age_s = _since_s(facts, facts.beat_ms)
+    if (age_s := facts.heartbeat_age_s) is not None:
         yield _gauge("gatehouse_worker_heartbeat_age_seconds", "Seconds since a worker synced sessions.", age_s)
-
-
-def _since_s(facts: Facts, at_ms: int) -> float:
-    return max(0, facts.now_ms - at_ms) / 1000
 
 
 async def shown(request: Request) -> HTTPResponse:

@@ -16,6 +16,9 @@ LIMITED_BY, SHADOWED_BY = "limited:", "shadowed:"
 """Before a policy's name: what it refused, and what it would have refused if it were no shadow."""
 
 
+SNAPSHOT_JOB = "snapshot_usage"
+
+
 class Meters:
     """The counts of one process, under the names by which all processes' totals are kept.
 
@@ -133,6 +136,19 @@ class Facts(msgspec.Struct, frozen=True):
     meters: Metered
     jobs: dict[str, JobFacts]
     beat_ms: int = 0
+
+    def age_s(self, then_ms: int) -> float | None:
+        """Seconds since one of these times; None for never."""
+        return max(0, self.now_ms - then_ms) / 1000 if then_ms else None
+
+    @property
+    def heartbeat_age_s(self) -> float | None:
+        return self.age_s(self.beat_ms)
+
+    @property
+    def snapshot_age_s(self) -> float | None:
+        """Since the last good snapshot ended: calls older than this are in PostgreSQL's counters."""
+        return self.age_s(self.jobs.get(SNAPSHOT_JOB, JobFacts()).succeeded_ms)
 
 
 def job_facts(fields: Mapping[str, int]) -> dict[str, JobFacts]:

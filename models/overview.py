@@ -137,11 +137,8 @@ class Overviews:
         *,
         postgresql: bool,
     ) -> Overview:
-        beat_age_s = snapshot_age_s = None
-        if facts is not None:
-            snapshot = facts.jobs.get("snapshot_usage")
-            beat_age_s = _age_s(facts.now_ms, facts.beat_ms)
-            snapshot_age_s = _age_s(facts.now_ms, snapshot.succeeded_ms if snapshot else 0)
+        heartbeat_age_s = facts.heartbeat_age_s if facts else None
+        snapshot_age_s = facts.snapshot_age_s if facts else None
         return Overview(
             at_ms=_now_ms(),
             redis=facts is not None,
@@ -150,8 +147,8 @@ class Overviews:
             shares=self._pace.shares() if facts else None,
             rankings=rankings,
             sessions=sessions,
-            heartbeat_age_s=beat_age_s,
-            worker_late=facts is not None and not _within(beat_age_s, self._worker_late_s),
+            heartbeat_age_s=heartbeat_age_s,
+            worker_late=facts is not None and not _within(heartbeat_age_s, self._worker_late_s),
             snapshot_age_s=snapshot_age_s,
             snapshot_late=facts is not None and not _within(snapshot_age_s, self._snapshot_late_s),
         )
@@ -176,10 +173,6 @@ class Overviews:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
-
-
-def _age_s(now_ms: int, then_ms: int) -> float | None:
-    return round(max(0, now_ms - then_ms) / 1000, 1) if then_ms else None
 
 
 def _within(age_s: float | None, late_s: float) -> bool:
