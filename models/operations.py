@@ -61,14 +61,6 @@ class Operations:
             except Exception:
                 log.exception("what was counted cannot be told")
 
-    async def read(self) -> Facts:
-        """What all processes have told, in one round trip.
-
-        Raises:
-            RedisAway: nobody knows.
-        """
-        return await self._store.read_facts()
-
     async def look(self) -> tuple[Facts | None, bool]:
         """What all have told, None when Redis does not answer soon; and whether PostgreSQL answers soon."""
         return await asyncio.gather(self._facts_soon(), self._database_answers())

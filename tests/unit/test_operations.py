@@ -76,7 +76,7 @@ async def test_calls_without_redis_or_before_it_is_believed_are_degraded(stores:
         found = metered(lame.operations.meters.counts)
         assert (found.admitted, found.limited, found.degraded, found.cached) == (1, 1, 2, 0)
         with pytest.raises(RedisAway):
-            await lame.operations.read()
+            await lame.store.read_facts()
     nowhere = f"postgres://app@127.0.0.1:{free_port()}/d"
     async with open_stores(replace(settings, redis_url=lame.settings.redis_url, database_url=nowhere)) as nothing:
         with pytest.raises(StoreUnavailable):
@@ -93,12 +93,12 @@ async def test_the_totals_are_those_of_all_processes(stores: Stores, settings: S
                 await usage.admit(token)
 
             async def all_told() -> bool:
-                found = (await stores.operations.read()).meters
+                found = (await stores.store.read_facts()).meters
                 return (found.admitted, found.limited, found.limited_by.get("default")) == (3, 1, 1)
 
             await until(all_told)
             await one.usage.admit("x")
-    assert (await stores.operations.read()).meters.unauthorized == 1, "the last count left with its process"
+    assert (await stores.store.read_facts()).meters.unauthorized == 1, "the last count left with its process"
 
 
 async def test_who_has_nothing_to_tell_writes_nothing(stores: Stores, redis: RawRedis) -> None:
@@ -117,9 +117,9 @@ async def test_counts_wait_while_redis_is_away_and_no_count_is_told_twice(stores
     link = told._link.call
     with patch.object(told._link, "call", AsyncMock(side_effect=RedisAway)):
         await stores.operations.tell()
-    assert (await stores.operations.read()).meters.unauthorized == 0
+    assert (await stores.store.read_facts()).meters.unauthorized == 0
     await stores.operations.tell()
-    assert (await stores.operations.read()).meters.unauthorized == 5
+    assert (await stores.store.read_facts()).meters.unauthorized == 5
 
     async def ran_and_lost(command: bytes) -> None:
         await link(command)
@@ -129,7 +129,7 @@ async def test_counts_wait_while_redis_is_away_and_no_count_is_told_twice(stores
     with patch.object(told._link, "call", ran_and_lost):
         await stores.operations.tell()
     await stores.operations.tell()
-    assert (await stores.operations.read()).meters.unauthorized == 6
+    assert (await stores.store.read_facts()).meters.unauthorized == 6
 
 
 def test_what_is_put_back_is_told_with_the_next() -> None:
@@ -152,13 +152,13 @@ async def test_jobs_keep_their_facts(stores: Stores) -> None:
         raise StoreUnavailable
 
     context = {"stores": stores}
-    nothing = await stores.operations.read()
+    nothing = await stores.store.read_facts()
     assert nothing == Facts(nothing.now_ms, Metered(), {})
     for work in (jobs.sync_sessions, jobs.sync_sessions, refused):
         await work(context)
     with pytest.raises(ValueError, match="broken"):
         await broken(context)
-    facts = await stores.operations.read()
+    facts = await stores.store.read_facts()
     synced, failed = facts.jobs["sync_sessions"], facts.jobs["refused"]
     assert (synced.runs, synced.failed) == (2, 0)
     assert facts.now_ms - 5_000 < synced.ended_ms == synced.succeeded_ms <= facts.now_ms
