@@ -19,8 +19,8 @@ from api.commands.running import DONE, FAILED, read_settings, telling
 app = typer.Typer(
     name="gatehouse",
     help="Operate Gatehouse.",
-    epilog="Settings are read from the environment: DATABASE_URL, REDIS_URL, SECRET_KEYS and more, see README.md."
-    " Exit codes: 0 done, 1 could not be done, 2 misused or wrongly set up, 130 interrupted.",
+    epilog="Settings are read from the environment: DATABASE_URL, REDIS_URL, SECRET_KEYS and more, see"
+    " docs/reference.md. Exit codes: 0 done, 1 could not be done, 2 misused or wrongly set up, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # it would print local variables, and with them secrets
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -16,7 +16,7 @@ FIELDS = {
     # Nothing but our own files, no script or style inside a page, no frame around it.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    # Not `no-referrer`: with it browsers hide the origin of a form, by which `is_foreign` knows it.
+    # Not `no-referrer`: with it browsers hide the origin of a form, by which `api.operator` knows it.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",

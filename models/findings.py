@@ -7,6 +7,9 @@ import msgspec
 
 State = Literal["ok", "warning", "failed", "unknown"]
 
+WARN_SKEW_S = 1.0
+FAIL_SKEW_S = 5.0
+
 
 class Finding(msgspec.Struct, frozen=True):
     """One check's outcome.
@@ -36,7 +39,3 @@ def skewed(check: str, whose: str, skew_s: float, latency_s: float) -> Finding:
     sentence = f"the clock of {whose} is {off_s:.1f} s {way} this machine's"
     advice = "set the clocks of both by NTP: tokens end by this machine's, limits and the heartbeat go by Redis's"
     return Finding(check, "failed" if off_s > FAIL_SKEW_S else "warning", sentence, advice)
-
-
-WARN_SKEW_S = 1.0
-FAIL_SKEW_S = 5.0

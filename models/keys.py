@@ -12,10 +12,12 @@ slot of a Redis Cluster and no key is global and hot.
     gate:{b}:totals           sorted set   12-digit user id → minus the number of calls       none
     gate:{b}:totals:<window>  sorted set   the same of one hour or day (UTC)                  as long again
     gate:{b}:callers          HyperLogLog  user ids                                           none
-    gate:{b}:dirty            set          user id:hour of totals newer than the snapshot     none
+    gate:{b}:dirty            set          user id:hour of totals newer than the snapshot,    none
+                                           user id alone after an import
     gate:{b}:draining         set          the same, of totals that are being snapshotted     none
     gate:{b}:drainer          string       nonce of the snapshot that drains                  an hour
-    gate:{b}:ready            string       number of the snapshot that the counters include   none
+    gate:{b}:ready            string       number of the snapshot or reset that the counters  none
+                                           include
     gate:{b}:cursor           string       nonce:set:user id, how far a restore has come      none
     gate:{b}:stored_sketch    HyperLogLog  only inside finish_restore.lua                     none
     gate:{login}:<scope>      string       times of login attempts, µs, 8 bytes each          longest window
