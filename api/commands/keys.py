@@ -25,9 +25,6 @@ class Step(StrEnum):
     RETIRE = "retire"
 
 
-_STEPS: dict[Step, StepName] = {Step.ADD: "add", Step.PROMOTE: "promote", Step.RETIRE: "retire"}
-
-
 @app.command(epilog='Examples:\n\ngatehouse keys new\n\necho "SECRET_KEYS=$(gatehouse keys new)" >> .env')
 def new(as_json: AsJson = False) -> None:
     """Print a fresh signing key, a whole value of SECRET_KEYS for a new deployment."""
@@ -54,7 +51,7 @@ def rotate(
     """
     with telling():
         keys = read_keys(find_in_file(env_file.read_text()) if env_file else os.environ.get("SECRET_KEYS", ""))
-        taken = _STEPS[step] if step else None
+        taken: StepName | None = step.value if step else None
         if taken and not (env_file or show):
             raise InvalidInput("Say --env-file FILE to write the keys, or --show to print them")
         after = take_step(keys, taken) if taken else keys

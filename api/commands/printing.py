@@ -59,6 +59,24 @@ def table(kind: type[msgspec.Struct], rows: Sequence[msgspec.Struct], *, leave_o
         _plain_table(titles, cells, numeric)
 
 
+def page(name: str, kind: type[msgspec.Struct], found: Sequence[Any], limit: int, key: str, *, as_json: bool) -> None:
+    """Print a page of rows, and where the next one begins if there is one.
+
+    Args:
+        name: of the rows, in JSON.
+        found: the rows, one more than `limit` of them if there are more.
+        key: the field by whose last value the next page is asked for.
+    """
+    rows = found[:limit]
+    after = getattr(rows[-1], key) if len(found) > limit else None
+    if as_json:
+        document({name: rows, "after": after})
+        return
+    table(kind, rows)
+    if after is not None:
+        note(f"There are more: --after {after}")
+
+
 def fields(row: msgspec.Struct) -> None:
     """Print one thing, a line each field."""
     lines = [(name.replace("_", " "), _cell(getattr(row, name))) for name in row.__struct_fields__]

@@ -91,9 +91,17 @@ def stop(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-async def the_user(stores: "Stores", username: str | None, user_id: int | None) -> "Who":
-    """The user who was named on the command line."""
-    return await stores.roster.find(username, user_id)
+def run_for(
+    username: str | None, user_id: int | None, work: "Callable[[Stores, Who], Awaitable[T]]"
+) -> "tuple[Who, T]":
+    """The user who was named on the command line, and the result of one piece of work on them."""
+    one_of(username, user_id)
+
+    async def find_and_work(stores: "Stores") -> "tuple[Who, T]":
+        user = await stores.roster.find(username, user_id)
+        return user, await work(stores, user)
+
+    return run(find_and_work)
 
 
 def one_of(username: str | None, user_id: int | None) -> None:

@@ -6,12 +6,10 @@ import typer
 
 from api.commands import printing
 from api.commands.printing import AsJson
-from api.commands.running import UserId, Username, Yes, confirm, one_of, run, the_user
+from api.commands.running import UserId, Username, Yes, confirm, run, run_for
 
 if TYPE_CHECKING:
     from models.connections import Stores
-    from models.register import Comparison
-    from models.roster import Who
 
 app = typer.Typer(no_args_is_help=True, help="Sessions: list, show, revoke.")
 
@@ -25,27 +23,16 @@ def list_sessions(
     as_json: AsJson = False,
 ) -> None:
     """List the live sessions by their user's id, a page at a time."""
-    page = run(lambda stores: stores.register.page(after, limit + 1))
-    rows, more = page[:limit], len(page) > limit
-    if as_json:
-        printing.document({"sessions": rows, "after": rows[-1].user_id if more else None})
-        return
+    found = run(lambda stores: stores.register.page(after, limit + 1))
     from models.register import LiveSession
 
-    printing.table(LiveSession, rows)
-    if more:
-        printing.note(f"There are more: --after {rows[-1].user_id}")
+    printing.page("sessions", LiveSession, found, limit, "user_id", as_json=as_json)
 
 
 @app.command(epilog="Examples:\n\ngatehouse session show ada\n\ngatehouse session show --id 4711 --json")
 def show(username: Username = None, user_id: UserId = None, as_json: AsJson = False) -> None:
     """Show what PostgreSQL and Redis have of a user's session, and whether they agree."""
-    one_of(username, user_id)
-
-    async def work(stores: "Stores") -> "Comparison":
-        return await stores.register.compare((await the_user(stores, username, user_id)).id)
-
-    comparison = run(work)
+    _, comparison = run_for(username, user_id, lambda stores, user: stores.register.compare(user.id))
     if as_json:
         printing.document(comparison)
     else:
@@ -68,13 +55,7 @@ def revoke(
         return
     if everybody:
         raise typer.BadParameter("--all, or one user: not both")
-    one_of(username, user_id)
-
-    async def work(stores: "Stores") -> "tuple[Who, bool]":
-        user = await the_user(stores, username, user_id)
-        return user, await stores.roster.end_session(user.id)
-
-    user, was_live = run(work)
+    user, was_live = run_for(username, user_id, lambda stores, user: stores.roster.end_session(user.id))
     sentence = f"ended the session of {user.username}" if was_live else f"{user.username} has no session"
     printing.result({"id": user.id, "username": user.username, "ended": int(was_live)}, sentence, as_json=as_json)
 

@@ -13,7 +13,6 @@ from api.commands.printing import AsJson
 from api.commands.running import Yes, confirm, run
 from models.errors import StoreUnavailable
 from models.keys import BUCKETS
-from models.windows import Period
 
 if TYPE_CHECKING:
     from models.connections import Stores
@@ -27,9 +26,6 @@ class Window(StrEnum):
     HOUR = "hour"
     DAY = "day"
     ALL = "all"
-
-
-_PERIODS: dict[Window, Period] = {Window.HOUR: "hour", Window.DAY: "day", Window.ALL: "all"}
 
 
 class Format(StrEnum):
@@ -60,7 +56,7 @@ def top(
     """Rank the users by their calls."""
 
     async def work(stores: "Stores") -> list[Ranked]:
-        ranked = await stores.usage.top(_PERIODS[window], count)
+        ranked = await stores.usage.top(window.value, count)
         names = await _names(stores, [user_id for user_id, _ in ranked])
         return [Ranked(rank, uid, names.get(uid), calls) for rank, (uid, calls) in enumerate(ranked, start=1)]
 
@@ -105,7 +101,7 @@ def export(
         with printing.progress("exporting", None) as advance, written(output, file_format is Format.CSV) as write:
             count = 0
             # Closed here also when a write fails: the pages hold a transaction.
-            async with aclosing(stores.exports.pages(_PERIODS[window])) as pages:
+            async with aclosing(stores.exports.pages(window.value)) as pages:
                 async for page in pages:
                     write(page)
                     advance(len(page))

@@ -1,18 +1,14 @@
 """`gatehouse user`: accounts."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from api.commands import printing
 from api.commands.printing import AsJson
-from api.commands.running import UserId, Username, one_of, run, telling, the_user
+from api.commands.running import UserId, Username, one_of, run, run_for, telling
 from models.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from models.connections import Stores
-    from models.roster import Who
 
 app = typer.Typer(no_args_is_help=True, help="Accounts: add, list, disable, enable, set a password.")
 
@@ -50,28 +46,16 @@ def list_users(
     as_json: AsJson = False,
 ) -> None:
     """List accounts by their id, a page at a time."""
-    page = run(lambda stores: stores.roster.page(after, limit + 1, search))
-    rows, more = page[:limit], len(page) > limit
-    if as_json:
-        printing.document({"users": rows, "after": rows[-1].id if more else None})
-        return
+    found = run(lambda stores: stores.roster.page(after, limit + 1, search))
     from models.roster import Account
 
-    printing.table(Account, rows)
-    if more:
-        printing.note(f"There are more: --after {rows[-1].id}")
+    printing.page("users", Account, found, limit, "id", as_json=as_json)
 
 
 @app.command(epilog="Examples:\n\ngatehouse user disable ada\n\ngatehouse user disable --id 4711")
 def disable(username: Username = None, user_id: UserId = None, as_json: AsJson = False) -> None:
     """Keep a user from logging in, and end the session everywhere. To clients the user is unknown."""
-    one_of(username, user_id)
-
-    async def work(stores: "Stores") -> "tuple[Who, bool]":
-        user = await the_user(stores, username, user_id)
-        return user, await stores.roster.disable(user.id)
-
-    user, changed = run(work)
+    user, changed = run_for(username, user_id, lambda stores, user: stores.roster.disable(user.id))
     sentence = f"disabled {user.username} (id {user.id})" if changed else f"{user.username} was disabled already"
     printing.result({"id": user.id, "username": user.username, "changed": changed}, sentence, as_json=as_json)
 
@@ -79,13 +63,7 @@ def disable(username: Username = None, user_id: UserId = None, as_json: AsJson =
 @app.command(epilog="Examples:\n\ngatehouse user enable ada")
 def enable(username: Username = None, user_id: UserId = None, as_json: AsJson = False) -> None:
     """Let a disabled user log in again."""
-    one_of(username, user_id)
-
-    async def work(stores: "Stores") -> "tuple[Who, bool]":
-        user = await the_user(stores, username, user_id)
-        return user, await stores.roster.enable(user.id)
-
-    user, changed = run(work)
+    user, changed = run_for(username, user_id, lambda stores, user: stores.roster.enable(user.id))
     sentence = f"enabled {user.username} (id {user.id})" if changed else f"{user.username} was not disabled"
     printing.result({"id": user.id, "username": user.username, "changed": changed}, sentence, as_json=as_json)
 
@@ -101,7 +79,7 @@ def set_password(
     """Give a user another password, and end the session everywhere. Asks for it twice."""
     one_of(username, user_id)
 
-    user = run(lambda stores: the_user(stores, username, user_id))
+    user = run(lambda stores: stores.roster.find(username, user_id))
     password = _read_password(user.username, from_stdin=password_stdin, twice=True)
     run(lambda stores: stores.roster.set_password(user.id, password))
     sentence = f"{user.username} (id {user.id}) has another password"
