@@ -14,8 +14,7 @@ from tests.conftest import RawRedis
 
 NAMES = ("ada", "=cmd|'/c calc'!A1", 'comma, "quote"', "Élan")
 
-
-pytestmark = pytest.mark.usefixtures("few_buckets")
+pytestmark = pytest.mark.usefixtures("few_buckets", "hour")
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from worker import jobs
 
 DEADLINE_S = 10.0
 
+pytestmark = pytest.mark.usefixtures("hour")
+
 
 @pytest.fixture
 async def own(settings: Settings, valkey: ValkeyServer) -> AsyncIterator[Stores]:

@@ -5,9 +5,10 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
+
 from models.keys import BUCKETS, bucket_of
-from models.windows import HOUR_US
-from tests.dashboard.conftest import DESKTOP, KEY, PHONE, Open, Site, nothing_wrong
+from tests.dashboard.conftest import DESKTOP, KEY, PHONE, Open, Site, Visit, nothing_wrong
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 LONG = "W" * 64
@@ -16,6 +17,8 @@ FIRST = 1_000_000
 """Of ten thousand ids that no other test uses: processes remember names."""
 
 RIGHT_TO_LEFT = "مرحبا ABC 123"
+
+pytestmark = pytest.mark.usefixtures("hour")
 
 
 async def test_from_the_key_to_live_figures_and_out_again(site: Site, open_: Open, shots: Path) -> None:
@@ -43,19 +46,7 @@ async def test_from_the_key_to_live_figures_and_out_again(site: Site, open_: Ope
             await page.wait_for_selector(f'[data-health="{name}"][data-is="good"]')
         assert "Admitted now" in (await page.locator("#chart svg").get_attribute("aria-label") or "")
 
-        focused = []
-        await page.evaluate("document.activeElement.blur()")
-        for _ in range(4):
-            await press("Tab")
-            focused.append(await page.evaluate("document.activeElement.textContent || document.activeElement.value"))
-            outline = await page.evaluate("(it => getComputedStyle(it).outlineStyle)(document.activeElement)")
-            assert outline == "solid", focused
-            if len(focused) == 2:
-                await press("Enter")
-                await visit.reach("paused")
-                await press("Enter")
-                await visit.reach("live")
-        assert focused == ["Skip to the figures", "Pause", "Sign out", "all"]
+        await _walk_to_the_windows(visit)
         await press("ArrowLeft")  # from all time to today
         await visit.says("#top-caption", "most calls of today")
         await visit.says('[data-detail="callers"]', "Exactly, today")
@@ -65,6 +56,24 @@ async def test_from_the_key_to_live_figures_and_out_again(site: Site, open_: Ope
         await page.wait_for_selector("#key")
         await page.goto(f"{visit.url}/dashboard")
         assert await page.locator("#key").is_visible()
+
+
+async def _walk_to_the_windows(visit: Visit) -> None:
+    """With the key Tab, on the way pausing and going on."""
+    page, press = visit.page, visit.page.keyboard.press
+    focused = []
+    await page.evaluate("document.activeElement.blur()")
+    for _ in range(4):
+        await press("Tab")
+        focused.append(await page.evaluate("document.activeElement.textContent || document.activeElement.value"))
+        outline = await page.evaluate("(it => getComputedStyle(it).outlineStyle)(document.activeElement)")
+        assert outline == "solid", focused
+        if len(focused) == 2:
+            await press("Enter")
+            await visit.reach("paused")
+            await press("Enter")
+            await visit.reach("live")
+    assert focused == ["Skip to the figures", "Pause", "Sign out", "all"]
 
 
 async def _equal(found: Awaitable[Any], wanted: object) -> bool:
@@ -110,7 +119,7 @@ async def test_it_suits_everybody_and_names_are_only_text(site: Site, open_: Ope
             await visit.keep(f"names-{scheme}-{width}", shots)
 
 
-async def test_ten_thousand_users(site: Site, open_: Open, shots: Path) -> None:
+async def test_ten_thousand_users(site: Site, open_: Open, shots: Path, hour: int) -> None:
     users = range(FIRST, FIRST + 10_000)
     statements = (
         "INSERT INTO users (id, username, username_key, password_hash, created_at) SELECT n, 'user ' || n, n, ''"
@@ -121,7 +130,6 @@ async def test_ten_thousand_users(site: Site, open_: Open, shots: Path) -> None:
         "INSERT INTO sessions (user_id, version, token_digest, created_at, expires_at, changed_at) "
         "SELECT id, id, '', now(), now() + interval '1 hour', now() FROM users"
     )
-    hour = await site.stores.store.counters.now_us() // HOUR_US
     for bucket in range(BUCKETS):
         members = [uid for uid in users if bucket_of(uid) == bucket]
         await site.stores.store.add_calls(bucket, [(f"{uid}:{hour}", _calls(uid)) for uid in members])

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
@@ -51,6 +52,36 @@ async def test_flushall_in_the_middle_of_calls_loses_only_what_was_not_snapshott
 ) -> None:
     """Calls go on while Redis is emptied, snapshots and restores run; the counters end between snapshot and truth."""
     counted: Counter[int] = Counter()
+
+    def all_called() -> bool:
+        return min(counted[user_id] for user_id in tokens) > 20
+
+    async with busy(stores, tokens, counted):
+        for _ in range(3):
+            await until(all_called)
+            await stores.snapshots.take()
+            safe = await stored_totals(stores)
+            await redis.flushall()
+            after = Counter(counted)
+            counted.clear()
+            await until(all_called)
+            await whole(stores)
+            since = Counter(counted)
+            totals = dict(await stores.usage.top())
+            for user_id in tokens:
+                # One call can have been admitted before the loss, and answered after it.
+                assert totals[user_id] >= safe[user_id] + since[user_id] - 1
+            counted.update(after)
+    await whole(stores)
+    totals = dict(await stores.usage.top())
+    assert all(totals[user_id] <= counted[user_id] for user_id in tokens), "no call is counted twice"
+    await stores.snapshots.take()
+    assert await stored_totals(stores) == totals
+
+
+@asynccontextmanager
+async def busy(stores: Stores, tokens: dict[int, str], counted: Counter[int]) -> AsyncIterator[None]:
+    """Every user calls, and two workers restore and snapshot, without a pause; answered calls are counted."""
     stop = asyncio.Event()
 
     async def keep_calling(user_id: int, token: str) -> None:
@@ -63,32 +94,15 @@ async def test_flushall_in_the_middle_of_calls_loses_only_what_was_not_snapshott
             await stores.snapshots.restore()
             await stores.snapshots.take()
 
-    callers = [asyncio.create_task(keep_calling(*user)) for user in tokens.items()]
-    workers = [asyncio.create_task(keep_working()) for _ in range(2)]
-    try:
-        for _ in range(3):
-            await until(lambda: min(counted[user_id] for user_id in tokens) > 20)
-            await stores.snapshots.take()
-            safe = await stored_totals(stores)
-            await redis.flushall()
-            after = Counter(counted)
-            counted.clear()
-            await until(lambda: min(counted[user_id] for user_id in tokens) > 20)
-            await whole(stores)
-            since = Counter(counted)
-            totals = dict(await stores.usage.top())
-            for user_id in tokens:
-                # One call can have been admitted before the loss, and answered after it.
-                assert totals[user_id] >= safe[user_id] + since[user_id] - 1
-            counted.update(after)
-    finally:
-        stop.set()
-        await asyncio.gather(*callers, *workers)
-    await whole(stores)
-    totals = dict(await stores.usage.top())
-    assert all(totals[user_id] <= counted[user_id] for user_id in tokens), "no call is counted twice"
-    await stores.snapshots.take()
-    assert await stored_totals(stores) == totals
+    async with asyncio.TaskGroup() as tasks:
+        for user in tokens.items():
+            tasks.create_task(keep_calling(*user))
+        for _ in range(2):
+            tasks.create_task(keep_working())
+        try:
+            yield
+        finally:
+            stop.set()
 
 
 async def until(condition: object) -> None:

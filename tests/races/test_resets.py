@@ -18,6 +18,8 @@ from tests.conftest import RawRedis
 CALLS = 3
 BUCKET = 7
 
+pytestmark = pytest.mark.usefixtures("hour")
+
 
 @pytest.fixture(autouse=True)
 def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,15 +28,6 @@ async def caller(stores: Stores) -> tuple[int, str]:
     return user_id, await stores.sessions.start(user_id)
 
 
-@pytest.fixture
-async def hour(stores: Stores) -> int:
-    """This hour, with at least a minute of it left."""
-    now_us = await stores.store.counters.now_us()
-    if now_us % HOUR_US > HOUR_US - 60_000_000:
-        await asyncio.sleep((HOUR_US - now_us % HOUR_US) / 1_000_000 + 0.1)
-    return await stores.store.counters.now_us() // HOUR_US
-
-
 async def count(stores: Stores, user_id: int, calls: dict[int, int]) -> None:
     """Calls of a user by hour, as a process counts late those that it admitted while Redis was away."""
     await stores.store.add_calls(bucket_of(user_id), [(f"{user_id}:{hour}", n) for hour, n in calls.items()])
