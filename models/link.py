@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 import hiredis
@@ -54,7 +54,8 @@ class Link:
         self._connection: _Connection | None = None
         self._opening: asyncio.Task[_Connection] | None = None
         self.generation = 0
-        """Which connection this is: each new one has the next number."""
+        """Which connection this is: rises with each new one, and with the end of one, so that whoever looks at it before
+        a call knows whether the call will open another."""
 
     def call(self, command: bytes) -> Awaitable[Any]:
         """Send one packed command; its reply is awaited, an error reply too, as `hiredis.ReplyError`.
@@ -93,9 +94,12 @@ class Link:
             self._connection = opening.result()
             self.generation += 1
 
+    def _ended(self) -> None:
+        self.generation += 1
+
     async def _connect(self) -> "_Connection":
         options, loop = self._options, asyncio.get_running_loop()
-        connection = _Connection(loop, self._deadline_s)
+        connection = _Connection(loop, self._deadline_s, self._ended)
         try:
             async with asyncio.timeout(self._deadline_s):
                 address = options.get("host", "localhost"), options.get("port", 6379)
@@ -125,8 +129,9 @@ class Link:
 class _Connection(asyncio.Protocol):
     """One connection's life: calls go out in order, replies come back in the same order, until it is lost."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, deadline_s: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, deadline_s: float, ended: Callable[[], None]) -> None:
         self.lost = False
+        self._ended = ended
         self._loop = loop
         self._look_every_s = deadline_s / LOOKS_A_DEADLINE
         self._transport: asyncio.Transport | None = None
@@ -154,7 +159,9 @@ class _Connection(asyncio.Protocol):
 
     def drop(self) -> None:
         """End the connection: what waits fails, and nothing that still arrives is read."""
-        self.lost = True
+        if not self.lost:
+            self.lost = True
+            self._ended()
         if self._transport is not None:
             self._transport.abort()
         while self._waiting:

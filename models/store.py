@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from models import lua
 from models.counters import Counters
-from models.errors import RedisAway, ReplyLost, StoreUnavailable
+from models.errors import RedisAway, RedisRefused, ReplyLost, StoreUnavailable
 from models.keys import JOBS_KEY, METERS_KEY, SYNC_KEY, bucket_key, bucket_of, log_key, login_key, user_key
 from models.limits import RateLimit
 from models.link import Link, pack
@@ -81,7 +81,7 @@ class Store:
 
     @property
     def generation(self) -> int:
-        """Which connection the gate uses: each new one has the next number."""
+        """Which connection the gate uses: see `Link.generation`."""
         return self._link.generation
 
     async def add_calls(self, bucket: int, rows: Sequence[tuple[str, int]]) -> None:
@@ -102,7 +102,10 @@ class Store:
     async def _again(self, command: bytes, refusal: ReplyError, script: Script = lua.ADMIT) -> Any:
         """Every restart, failover and SCRIPT FLUSH forgets the scripts: the call has not run, so load and run it."""
         if str(refusal).startswith("NOSCRIPT"):
+            generation = self.generation
             await self._link.call(script.load)
+            if self.generation != generation:  # nobody has judged the server behind another connection
+                raise RedisRefused("Redis restarts; try again shortly")
             refusal = await self._link.call(command)
         return checked(refusal)
 

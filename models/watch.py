@@ -78,8 +78,10 @@ class Watch:
 
     async def _settle(self) -> None:
         """See Redis back, bring it the counts of the outage, and wait for a heartbeat from after the connection."""
-        run_id, connected_at_us = await self._store.identity()
         generation, first = self._store.generation, self.trusted == 0
+        run_id, connected_at_us = await self._store.identity()
+        if self._store.generation != generation:  # it opened a connection, or lost one: whose identity is this?
+            return
         if self._store.away:
             self._store.away = False
             log.warning("Redis is back")

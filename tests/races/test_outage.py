@@ -18,6 +18,7 @@ from models.connections import Stores, open_stores
 from models.database import QUERY_DEADLINE_S
 from models.devservers import ValkeyServer
 from models.errors import RedisAway, StoreUnavailable
+from models.keys import user_key
 from models.local_limits import LocalLimiter
 from models.outage import LocalGate
 from models.policies import parse_policies
@@ -161,6 +162,26 @@ async def test_an_older_copy_of_redis_revives_nobody(
     await service.sessions.sync()
     await until(lambda: service.usage.trusts_redis)
     assert (await service.usage.admit(token)).reason == "session_revoked"
+
+
+async def test_the_call_that_meets_an_older_copy_does_not_believe_it(service: Stores, valkey: ValkeyServer) -> None:
+    """A process without calls does not ask why its connection ended: its next call connects, and is judged there."""
+    user_id, token = await signed_in(service)
+    assert (await service.usage.admit(token)).admitted
+    key, link = user_key(user_id, "session"), service.store._link
+    async with Redis.from_url(service.settings.redis_url) as redis:
+        older = await redis.get(key)
+    claims = service.sessions.read_token(token)
+    assert isinstance(claims, Claims)
+    assert await service.accounts.log_out(claims) is None
+    await service.operations.tell()  # else that would connect before the calls
+    valkey.stop()
+    await until(lambda: link._connection is not None and link._connection.lost)
+    valkey.start()
+    async with Redis.from_url(service.settings.redis_url) as redis:
+        await redis.set(key, older or b"")
+    answers = await asyncio.gather(*(service.usage.admit(token) for _ in range(20)))
+    assert {answer.reason for answer in answers} == {"session_revoked"}
 
 
 async def test_a_full_redis_and_a_replica_let_users_log_in_and_out_of_postgresql(service: Stores) -> None:
