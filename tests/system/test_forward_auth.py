@@ -153,7 +153,7 @@ def _proxy(name: str) -> Proxy:
 async def test_a_proxy_lets_through_only_whom_gatehouse_admits(name: str) -> None:
     proxy = _proxy(name)
     with stage() as there:
-        web = there.web(RATE_LIMITS="4/1h")
+        web = there.web(RATE_LIMITS="7/1h")
         async with proxied(there, proxy, web.port or 0) as (client, upstream):
             account = {"username": NAME, "password": "correct horse"}
             assert (await client.post("/signup", json=account)).status_code == 201
@@ -165,6 +165,7 @@ async def test_a_proxy_lets_through_only_whom_gatehouse_admits(name: str) -> Non
             assert ("ratelimit" in admitted.headers) is proxy.tells_limits
             await _keeps_identity(client, upstream, given)
             await _speaks_websocket(client, given)
+            await _upgrades_to_nothing_else(client, upstream, given)
             for headers, code in (
                 (forged, "missing_token"),
                 (forged | {"Authorization": "Bearer x"}, "malformed_token"),
@@ -174,11 +175,11 @@ async def test_a_proxy_lets_through_only_whom_gatehouse_admits(name: str) -> Non
                 assert refused.headers["www-authenticate"].startswith("Bearer")
             assert (await client.get("/orders", headers=given)).status_code == 200
             await _is_limited(client, given)
-            assert len(upstream.seen) == 4, "a refused call has reached the API"
+            assert len(upstream.seen) == 7, "a refused call has reached the API"
 
             web.kill()
             away = await client.get("/orders", headers=given)
-            assert (away.status_code, len(upstream.seen)) == (proxy.away, 4)
+            assert (away.status_code, len(upstream.seen)) == (proxy.away, 7)
 
 
 async def _is_admitted(client: httpx.AsyncClient, upstream: Upstream, given: dict[str, str]) -> httpx.Response:
@@ -203,7 +204,7 @@ async def _is_limited(client: httpx.AsyncClient, given: dict[str, str]) -> None:
     limited = await client.get("/orders", headers=given)
     assert (limited.status_code, limited.json()) == (429, {"error": "Rate limit exceeded", "code": "rate_limited"})
     assert 3590 < int(limited.headers["retry-after"]) <= 3600
-    assert limited.headers["ratelimit-policy"] == '"default";q=4;w=3600'
+    assert limited.headers["ratelimit-policy"] == '"default";q=7;w=3600'
     assert limited.headers["ratelimit"].startswith('"default";r=0;t=')
 
 
@@ -216,6 +217,14 @@ async def _speaks_websocket(client: httpx.AsyncClient, given: dict[str, str]) ->
         writer.write(b"frame")
         assert await reader.readexactly(5) == b"frame"
     writer.close()
+
+
+async def _upgrades_to_nothing_else(client: httpx.AsyncClient, upstream: Upstream, given: dict[str, str]) -> None:
+    """Over HTTP/2 in an upgraded connection a client would call the API past the gate, as whomever it likes."""
+    for protocols in (["h2c"], ["websocket, h2c"], ["h2c", "websocket"]):
+        fields = [*given.items(), ("Connection", "Upgrade, HTTP2-Settings"), ("HTTP2-Settings", "AAMAAABk")]
+        await client.get("/orders", headers=[*fields, *(("Upgrade", protocol) for protocol in protocols)])
+        assert upstream.seen[-1].get("upgrade") in (None, "websocket")
 
 
 @pytest.mark.parametrize("name", PROXIES)
