@@ -54,8 +54,8 @@ class Link:
         self._connection: _Connection | None = None
         self._opening: asyncio.Task[_Connection] | None = None
         self.generation = 0
-        """Which connection this is: rises with each new one, and with the end of one, so that whoever trusts a connection
-        does not take the one that the next call opens for it."""
+        """Which connection this is: rises with each new one, and with the end of one, so that nobody who trusts a
+        connection takes the one that the next call opens for it."""
 
     def call(self, command: bytes) -> Awaitable[Any]:
         """Send one packed command; its reply is awaited, an error reply too, as `hiredis.ReplyError`.

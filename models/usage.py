@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 
@@ -10,6 +11,7 @@ from models.errors import RedisAway, RedisRefused, ReplyLost, StoreUnavailable
 from models.meters import LIMITED_BY, SHADOWED_BY, Meters
 from models.outage import LocalGate
 from models.policies import Applied, Policies, Policy
+from models.readings import Reading
 from models.records import ADMITTED, MISSING, SUPERSEDED, Verdict
 from models.sessions import Reason, Sessions, why_superseded
 from models.store import Store
@@ -89,6 +91,8 @@ class Usage:
         self.meters = Meters(policy.name for policy in policies)
         # Signature, digest, keys and packing are a function of the token, and a client sends the same one all day.
         self._call = lru_cache(maxsize=KNOWN_TOKENS)(self._read_token)
+        self._folded = Reading(store.counters.fold, rest_s=0)
+        self._readings: dict[tuple[str, Period, int], Reading[Any]] = {}
 
     async def begin(self) -> None:
         """Look at Redis before the first call comes."""
@@ -96,6 +100,8 @@ class Usage:
 
     async def close(self) -> None:
         await self._watch.close()
+        for reading in (*self._readings.values(), self._folded):
+            await reading.close()
 
     @property
     def trusts_redis(self) -> bool:
@@ -234,12 +240,21 @@ class Usage:
             period: of this hour or this day, in UTC, or of all time.
             count: how many users at most.
         """
-        counters = self._store.counters
-        await counters.fold()
-        return await counters.top(count, current(period, await counters.now_us()))
+        ranked: list[tuple[int, int]] = await self._reading("top", period, count).get()
+        return ranked
 
     async def count_callers(self, period: Period = "all") -> int:
         """The number of distinct users who called: exact for this hour or this day, estimated for all time."""
-        counters = self._store.counters
-        await counters.fold()
-        return await counters.count_callers(current(period, await counters.now_us()))
+        callers: int = await self._reading("count", period, 0).get()
+        return callers
+
+    def _reading(self, what: str, period: Period, count: int) -> Reading[Any]:
+        """Both cost hundreds of commands, and anybody may ask: see `models.readings`."""
+
+        async def read() -> Any:
+            counters = self._store.counters
+            await self._folded.get()
+            window = current(period, await counters.now_us())
+            return await (counters.top(count, window) if what == "top" else counters.count_callers(window))
+
+        return self._readings.setdefault((what, period, count), Reading(read))

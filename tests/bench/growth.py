@@ -24,6 +24,7 @@ from models.connections import Stores
 from models.devprocess import LOOPBACK
 from models.devservers import ValkeyServer
 from models.keys import BUCKETS, bucket_key
+from models.readings import REST_S
 from tests.bench.entry import exit_code_of
 from tests.bench.filling import fill_counters
 from tests.bench.load import Load, measure, write_pings
@@ -157,6 +158,7 @@ def _time(path: str, port: int, before_each: Callable[[], None], note: str = "")
     times_ms = []
     for _ in range(PROBES):
         before_each()
+        time.sleep(2 * REST_S)  # what the process rests after the reading before is no part of this one
         started_at = time.perf_counter()
         connection.request("GET", path)
         answer = connection.getresponse()

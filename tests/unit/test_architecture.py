@@ -21,7 +21,7 @@ Sources = dict[str, str]
 
 LAYERS: tuple[set[str], ...] = (
     {"credentials", "errors", "events", "findings", "keys", "limits", "line_writer", "local_limits", "log_lines"}
-    | {"meters", "pace", "policies", "records", "refreshed", "rotation", "settings", "tasks", "windows"},
+    | {"meters", "pace", "policies", "readings", "records", "refreshed", "rotation", "settings", "tasks", "windows"},
     {"counters", "tables", "database", "link", "logs", "lua", "replies", "store", "passwords", "tokens"},
     {"heartbeat", "outage", "sessions", "snapshots", "throttle", "usage", "watch"},
     {"accounts", "admin", "candidates", "imports", "operations", "original_counts", "originals"}
