@@ -139,7 +139,7 @@ def too_many(admission: Admission, headers: "RateLimitHeaders") -> HTTPResponse:
     return problem(429, "Rate limit exceeded", "rate_limited", given)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4_096)
 def rate_limit_headers(applied: Applied) -> "RateLimitHeaders":
     """What writes the header fields of these policies."""
     return RateLimitHeaders(applied.limits)

@@ -1,5 +1,7 @@
 """The parser of named limits, and the choice among them."""
 
+from itertools import permutations
+
 import pytest
 
 from models.errors import UnknownPolicy
@@ -80,8 +82,19 @@ def test_one_call_is_judged_by_a_few_policies() -> None:
 def test_unknown_names_are_not_remembered() -> None:
     """Whoever asks by the name of a policy that is not there must not fill the memory."""
     policies = Policies(parse_policies(NAMED))
-    remembered = len(policies._applied)
+    remembered = len(policies._spelled)
     for number in range(1_000):
         with pytest.raises(UnknownPolicy):
             policies.named(f"name{number}")
-    assert len(policies._applied) == remembered
+    assert len(policies._spelled) == remembered
+
+
+def test_a_combination_is_one_whatever_was_asked_for_before() -> None:
+    """What is kept of each token is kept with it: a new one for each call would check every signature again."""
+    names = [f"p{number}" for number in range(8)]
+    policies = Policies(parse_policies("1/5s;" + ";".join(f"{name}=1/5s" for name in names)))
+    for order in permutations(names, MAX_APPLIED):
+        policies.named(",".join(order))
+    assert policies.named("default,p1") is policies.named("default,p1") is policies.named("p1,default")
+    assert len(policies._spelled) <= 256
+    assert len(policies._combined) <= 72  # of four among eight 70, `default`, and the one from above
