@@ -7,6 +7,7 @@ and a second run adds nothing. Calls that a user has made here before count as p
 import re
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -57,7 +58,11 @@ class OriginalCounts:
 
 async def _read(redis_url: str) -> AsyncIterator[dict[int, int]]:
     """User id → calls, some at a time; one that is found twice is the same both times, or has risen."""
-    if not re.match("rediss?://.", redis_url):
+    try:
+        fits = re.match("rediss?://.", redis_url) and urlsplit(redis_url).port != 0
+    except ValueError:  # its text quotes what may be a password
+        fits = False
+    if not fits:
         raise InvalidInput("The original's Redis is given as redis://[user:password@]host:port/database")
     cursor = 0
     try:

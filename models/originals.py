@@ -20,6 +20,10 @@ from models.errors import InvalidInput
 PAGE = 1_000
 PAGE_DEADLINE_S = 60.0
 MAX_LINE_CHARS = 1_000_000
+MAX_LINES_A_ROW = 1_000
+MAX_CELL_CHARS = 1_000
+"""What is kept of a cell, so that a page of them stays small: a name, hash or password that long is refused anyway."""
+
 NEEDED = ("id", "username", "password")
 
 _READ_USERS = load_sql("read_original_users")
@@ -73,7 +77,7 @@ async def read_originals(source: str) -> AsyncIterator[Sequence[Original]]:
 async def _from_database(url: str) -> AsyncIterator[Sequence[Original]]:
     line, last = 0, -(2**63)
     async with read_only(url) as connection:
-        while rows := await connection.fetch(_READ_USERS, last, PAGE, timeout=PAGE_DEADLINE_S):
+        while rows := await connection.fetch(_READ_USERS, last, PAGE, MAX_CELL_CHARS, timeout=PAGE_DEADLINE_S):
             yield [
                 Original(at, str(row["id"]), row["username"], row["password"], row["created_at"], row["deleted_at"])
                 for at, row in enumerate(rows, line + 1)
@@ -107,10 +111,19 @@ def _lines(text: IO[str]) -> Iterator[str]:
 
 
 def _from_csv(text: IO[str]) -> Iterator[Original]:
-    reader = csv.reader(_lines(text), strict=True)
+    began = 0
+
+    def lines() -> Iterator[str]:
+        for number, line in enumerate(_lines(text)):
+            if number - began >= MAX_LINES_A_ROW:
+                raise InvalidInput(f"Line {began + 1} begins a row that does not end: is a quote missing?")
+            yield line
+
+    reader = csv.reader(lines(), strict=True)
     try:
         where = _columns_of([name.strip().lower() for name in next(reader, [])])
         for cells in reader:
+            began = reader.line_num
             if cells:
                 # A CSV has no null: what is empty is not there.
                 yield _original(reader.line_num, where, [cell or None for cell in cells])
@@ -150,7 +163,8 @@ def _columns_of(names: Sequence[str]) -> dict[str, int]:
 
 def _original(line: int, where: dict[str, int], cells: Sequence[str | None]) -> Original:
     """A row; one with fewer cells lacks the last ones."""
-    return Original(line, **{name: cells[at] if at < len(cells) else None for name, at in where.items()})
+    kept = {name: cells[at] if at < len(cells) else None for name, at in where.items()}
+    return Original(line, **{name: cell and cell[:MAX_CELL_CHARS] for name, cell in kept.items()})
 
 
 def _unescaped(cell: str) -> str | None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +13,14 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
+from models.errors import InvalidInput
+
 if TYPE_CHECKING:
     from models.exports import Calls
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a spreadsheet's formula begins (OWASP, CSV injection)."""
+_FORMULA = re.compile(r"(^|[;\t])(?=[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])")
+"""Where a spreadsheet's formula may begin (OWASP, CSV injection): in many countries cells end with `;`, and some
+programs take the wide forms of the signs for the signs."""
 
 
 @contextmanager
@@ -39,7 +43,12 @@ def placed(path: Path, mode: int = 0o666) -> Iterator[TextIO]:
 
     Args:
         mode: who may use it, before the process's mask.
+
+    Raises:
+        InvalidInput: what is there is no file, but a device, a pipe or a link: it would be gone.
     """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise InvalidInput(f"{path} is no file that could be replaced: name another one")
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
@@ -67,9 +76,10 @@ def _json_lines(page: "Sequence[Calls]") -> str:
 def _csv(page: "Sequence[Calls]") -> str:
     text = io.StringIO()
     rows = csv.writer(text)  # as RFC 4180 has it, lines end in CRLF
-    rows.writerows((row.user_id, _harmless(row.username or ""), row.calls) for row in page)
+    rows.writerows((row.user_id, harmless(row.username or ""), row.calls) for row in page)
     return text.getvalue()
 
 
-def _harmless(name: str) -> str:
-    return f"'{name}" if name.startswith(_FORMULA) else name
+def harmless(name: str) -> str:
+    """A name with ' before whatever a spreadsheet would take for a formula."""
+    return _FORMULA.sub(r"\1'", name)

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from api.commands import printing
-from api.commands.exporting import placed
+from api.commands.exporting import harmless, placed
 from api.commands.printing import AsJson
 from api.commands.running import run, telling
 from models.errors import InvalidInput
@@ -133,7 +133,7 @@ def _csv(refusal: "Refusal") -> str:
 
     line = io.StringIO()
     # The name as it is shown is quoted, which also keeps a spreadsheet from taking it for a formula.
-    csv.writer(line).writerow([refusal.line, refusal.id or "", f"'{refusal.shown}'", refusal.reason])
+    csv.writer(line).writerow([refusal.line, refusal.id or "", harmless(f"'{refusal.shown}'"), refusal.reason])
     return line.getvalue()
 
 

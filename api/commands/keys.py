@@ -80,9 +80,18 @@ def _rewrite(path: Path, keys: tuple[str, ...]) -> None:
     real = path.resolve()  # what a link leads to, not the link
     with real.open(newline="") as before:
         text = before.read()
-    mode = real.stat().st_mode & 0o777
-    with placed(real, mode) as file:
+    was = real.stat()
+    mode = was.st_mode & 0o777
+    with placed(real, 0o600) as file:
+        # The same owner and group before anybody else may read it: a mode means little without them.
+        if (was.st_uid, was.st_gid) != _owners(file.fileno()):
+            os.fchown(file.fileno(), was.st_uid, was.st_gid)
         os.fchmod(file.fileno(), mode)
         file.write(replace_in_file(text, keys))
     if mode & 0o077:
         printing.note(f"{path} can be read by others: chmod 600 it")
+
+
+def _owners(descriptor: int) -> tuple[int, int]:
+    there = os.fstat(descriptor)
+    return there.st_uid, there.st_gid

@@ -29,14 +29,23 @@ def document(value: Any) -> None:
     sys.stdout.write(text.decode() + "\n")
 
 
+def shown(text: str) -> str:
+    """A text that may be anybody's: what would move a terminal's cursor, colour it or end its line is spelled out."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def say(sentence: str) -> None:
     """Print a result's sentence."""
-    sys.stdout.write(f"{sentence}\n")
+    sys.stdout.write(f"{_shown_lines(sentence)}\n")
 
 
 def note(sentence: str) -> None:
     """Tell what is no result: on standard error."""
-    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.write(f"{_shown_lines(sentence)}\n")
+
+
+def _shown_lines(text: str) -> str:
+    return "\n".join(shown(line) for line in text.split("\n"))
 
 
 def result(facts: dict[str, Any], sentence: str, *, as_json: bool) -> None:
@@ -120,7 +129,7 @@ def _cell(value: Any) -> str:
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     if isinstance(value, dict):
         return ", ".join(f"{key}: {number}" for key, number in value.items()) or "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else shown(str(value))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
+from api.commands.printing import note
 from models.errors import ServiceError, SettingsError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _refusal(error: BaseException | None) -> str | None:
 
 def stop(message: str, code: int) -> NoReturn:
     """End the command."""
-    sys.stderr.write(f"{message}\n")
+    note(message)
     raise typer.Exit(code)
 
 

@@ -119,6 +119,30 @@ def test_a_file_behind_a_link_is_rewritten_where_it_is(env_file: Path) -> None:
     assert len(keys_in(env_file)) == 2
 
 
+def test_the_owner_and_the_group_stay(env_file: Path) -> None:
+    """So that the service reads its keys on, and with the group's mode nobody else does."""
+    env_file.chmod(0o640)
+    # As if somebody else had made the file: only root can give one away for real.
+    with patch("api.commands.keys._owners", return_value=(1, 1)), patch("os.fchown") as given:
+        assert rotate("--step", "add", "--env-file", str(env_file)).code == 0
+    there = env_file.stat()
+    assert given.call_args.args[1:] == (there.st_uid, there.st_gid)
+    assert there.st_mode & 0o777 == 0o640
+
+
+def test_a_file_whose_owner_cannot_stay_is_left_as_it_was(env_file: Path) -> None:
+    """With another group the same mode would let other people read the keys."""
+    env_file.chmod(0o640)
+    with (
+        patch("api.commands.keys._owners", return_value=(1, 1)),
+        patch("os.fchown", side_effect=PermissionError(1, "Operation not permitted")),
+    ):
+        ran = rotate("--step", "add", "--env-file", str(env_file))
+    assert (ran.code, ran.out) == (1, "")
+    assert keys_in(env_file) == (OLD,)
+    assert [path.name for path in env_file.parent.iterdir()] == [".env"]
+
+
 def test_a_full_disk_leaves_the_file_as_it_was(env_file: Path) -> None:
     with patch("os.fsync", side_effect=OSError(28, "No space left on device")):
         ran = rotate("--step", "add", "--env-file", str(env_file))
