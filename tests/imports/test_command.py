@@ -96,6 +96,7 @@ async def test_addresses_can_stay_out_of_the_command_line(stores: Stores, theirs
         (("--from", "postgres://x:secret@127.0.0.1:1/y"), "gatehouse: That PostgreSQL cannot be used"),
         (("--from", "{dump}"), "gatehouse: 1 of 2 passwords are in plain text: nothing was imported."),
         (("--from", "{dump}", "--counts-from", "http://x"), "gatehouse: The original's Redis is given as redis://"),
+        (("--from", "{dump}", "--counts-from", "redis://:secret/x@127.0.0.1:1"), "gatehouse: The original's Redis is"),
         (("--from", "{dump}", "--rejected", "/nowhere/x.csv"), "gatehouse: /nowhere/"),
     ],
 )

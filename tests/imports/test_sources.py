@@ -72,6 +72,7 @@ WRONG: list[tuple[str, bytes, str]] = [
     ("x.csv", b"id,email\n1,x\n", "no column username, password"),
     ("x.csv", b'id,username,password\n1,"a"b,c\n', "Line 2 is no CSV"),
     ("x.csv", b'id,username,password\n1,"never ends', "is no CSV"),
+    ("x.csv", b"id,username,password\n1,a,b\n" + b'"\n",' * 10_000, "Line 3 begins a row that does not end"),
     ("missing.sql", b"", "cannot be read"),
 ]
 
@@ -96,6 +97,29 @@ async def test_a_wrong_database_is_told(stores: Stores, servers: Servers, take: 
             await take(theirs.url)
     with pytest.raises(StoreUnavailable, match="cannot be used"):
         await take("postgres://app@127.0.0.1:1/original")
+
+
+async def test_the_size_of_a_name_is_no_matter_of_memory(
+    stores: Stores, servers: Servers, take: Import, tmp_path: Path
+) -> None:
+    """Whoever could sign up at the original may have chosen one of megabytes; a thousand rows are held at a time."""
+    rows, long = 60, "n" * 900_000
+    async with original(servers.postgres) as theirs:
+        # No index takes such names, so that such an original has none.
+        await theirs.sql("ALTER TABLE users DROP CONSTRAINT uni_users_username")
+        await theirs.sql(
+            "INSERT INTO users (id, username, password)"
+            " SELECT n, repeat('n', 900000), $1 FROM generate_series(1, $2) AS n",
+            *(HASH, rows),
+        )
+        (tmp_path / "long.sql").write_text(copy_block([f"{n}\t{long}\t{HASH}" for n in range(1, rows + 1)]))
+        for source in (theirs.url, tmp_path / "long.sql"):
+            tracemalloc.start()
+            try:
+                assert (await take(source, dry_run=True))[0].refused == {"bad_username": rows}
+                assert tracemalloc.get_traced_memory()[1] < 10_000_000
+            finally:
+                tracemalloc.stop()
 
 
 async def test_the_size_of_a_source_is_no_matter_of_memory(stores: Stores, take: Import, tmp_path: Path) -> None:
