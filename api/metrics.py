@@ -55,7 +55,10 @@ class Metrics:
         """
         facts, database_up = await self._operations.look()
         tally = await self.siblings.tally()
-        encode, media_type = choose_encoder(accept)
+        try:
+            encode, media_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # of a version that is no number
+            encode, media_type = choose_encoder("")
         return encode(_Families([*self._families(tally), *_of_stores(tally.gauges, facts, database_up)])), media_type
 
     def _families(self, tally: Tally) -> Iterator[Metric]:

@@ -49,6 +49,14 @@ def test_it_speaks_openmetrics_to_whoever_asks_for_it(api: Api) -> None:
     assert other.headers["cache-control"] == "no-store"
 
 
+@pytest.mark.parametrize("version", ["x", "1.x", "9" * 5_000])
+def test_what_nobody_can_speak_is_answered_plainly(api: Api, version: str) -> None:
+    accept = {"accept": f"application/openmetrics-text; version={version}"}
+    answer = api.get("/metrics", api.settings.metrics_key, headers=accept)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+
+
 def test_away_stores_are_told_at_once(start: Start) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     alone = start(redis_url=f"redis://{nowhere}/0", database_url=f"postgres://app@{nowhere}/d")
