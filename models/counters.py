@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import msgspec
-from redis.asyncio import Redis
 
 from models import lua
 from models.errors import RedisRefused
 from models.keys import BUCKETS, bucket_key, member_of, totals_key
-from models.link import Link, pack
+from models.link import pack
 from models.lua import ScriptRunner
-from models.replies import ask, time_us, wrapping_errors
+from models.replies import time_us
+from models.servers import BUCKET_SLOTS, Server, Servers, Words, ask
 from models.windows import Window, kept_at, windows_of
 
 FOLD_CHUNK = 128
@@ -42,19 +42,25 @@ class Drained(msgspec.Struct, frozen=True):
 class Counters:
     """Every method raises RedisAway when Redis does not answer in time."""
 
-    def __init__(self, redis: Redis, scripts: ScriptRunner, link: Link) -> None:
-        self._redis = redis
-        self._scripts = scripts
-        self._link = link
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._scripts = ScriptRunner(servers)
 
-    async def now_us(self) -> int:
-        """Redis's clock, in microseconds since 1970."""
-        (time,) = await ask(self._link, [pack("TIME")])
-        return time_us(time)
+    async def now_us(self, bucket: int = 0) -> int:
+        """The clock of the server that has a bucket, in microseconds since 1970."""
+        return time_us(await self._servers.call(pack("TIME"), BUCKET_SLOTS[bucket]))
+
+    def connection_of(self, bucket: int) -> tuple[Server, int]:
+        """Which connection leads to a bucket: another one may lead to an older copy of its counters."""
+        server = self._servers.of(BUCKET_SLOTS[bucket])
+        return server, server.jobs.generation
+
+    async def _ask(self, commands: Iterable[Words]) -> list[Any]:
+        return await ask(self._servers, commands)
 
     async def fold(self) -> None:
         """Bring the totals of all buckets up to date with the calls that were admitted until now."""
-        sizes = await ask(self._link, [pack("HLEN", bucket_key(bucket, "pending")) for bucket in range(BUCKETS)])
+        sizes = await self._ask(("HLEN", bucket_key(bucket, "pending")) for bucket in range(BUCKETS))
         small: list[int] = []
         for bucket, size in enumerate(sizes):
             if size > FOLD_CHUNK // 8:
@@ -76,8 +82,7 @@ class Counters:
 
     async def top(self, count: int, window: Window | None) -> list[tuple[int, int]]:
         """The users with most calls, as (user id, calls), most first, ties by lower id; at most `count`."""
-        commands = [pack("ZRANGE", key, 0, count - 1, "WITHSCORES") for key in _totals_keys(window)]
-        replies = await ask(self._link, commands)
+        replies = await self._ask(("ZRANGE", key, 0, count - 1, "WITHSCORES") for key in _totals_keys(window))
         rows = sorted((int(row[i + 1]), int(row[i])) for row in replies for i in range(0, len(row), 2))
         return [(user_id, -calls) for calls, user_id in rows[:count]]
 
@@ -87,18 +92,14 @@ class Counters:
         It is the sum over the buckets, whose users are disjoint.
         """
         if window is not None:
-            return sum(await ask(self._link, [pack("ZCARD", key) for key in _totals_keys(window)]))
-        return sum(await ask(self._link, [pack("PFCOUNT", bucket_key(bucket, "callers")) for bucket in range(BUCKETS)]))
+            return sum(await self._ask(("ZCARD", key) for key in _totals_keys(window)))
+        return sum(await self._ask(("PFCOUNT", bucket_key(bucket, "callers")) for bucket in range(BUCKETS)))
 
     # Snapshot
 
     async def snapshot_numbers(self) -> list[int | None]:
         """For each bucket the number of the last snapshot that its counters include; None when they are not whole."""
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for bucket in range(BUCKETS):
-                pipe.get(bucket_key(bucket, "ready"))
-            with wrapping_errors():
-                replies = await pipe.execute()
+        replies = await self._ask(("GET", bucket_key(bucket, "ready")) for bucket in range(BUCKETS))
         return [None if number is None else int(number) for number in replies]
 
     async def backlog(self) -> tuple[int, float | None]:
@@ -107,8 +108,8 @@ class Counters:
         Who drains leaves a nonce for `DRAINER_S`, and takes it back after a snapshot that stored something.
         """
         names = ("pending", "HLEN"), ("dirty", "SCARD"), ("draining", "SCARD"), ("drainer", "TTL")
-        commands = [pack(command, bucket_key(bucket, name)) for bucket in range(BUCKETS) for name, command in names]
-        replies = await ask(self._link, commands)
+        keys = ((command, bucket_key(bucket, name)) for bucket in range(BUCKETS) for name, command in names)
+        replies = await self._ask(keys)
         buckets = [replies[at : at + 4] for at in range(0, len(replies), 4)]
         # One whose snapshots fail leaves a nonce too, and beside it what it has set aside.
         left_s = max((ttl_s for _, _, draining, ttl_s in buckets if not draining), default=-1)
@@ -125,24 +126,23 @@ class Counters:
 
     async def drained(self, bucket: int, chunk: int) -> AsyncIterator[Drained]:
         """What was set aside, about `chunk` users at a time, ascending inside each chunk."""
-        cursor: int = 0
+        cursor = b"0"
         while True:
-            with wrapping_errors():
-                cursor, found = await self._redis.sscan(bucket_key(bucket, "draining"), cursor, count=chunk)
-                users: dict[Window | None, set[int]] = {None: set()}
-                for user_id, _, hour in (member.partition(b":") for member in found):
-                    for window in (None, *(windows_of(int(hour)) if hour else ())):  # version 0.1 kept no hours
-                        users.setdefault(window, set()).add(int(user_id))
-                rows = {window: await self._calls_of(bucket, window, sorted(ids)) for window, ids in users.items()}
+            ((cursor, found),) = await self._ask([("SSCAN", bucket_key(bucket, "draining"), cursor, "COUNT", chunk)])
+            users: dict[Window | None, set[int]] = {None: set()}
+            for user_id, _, hour in (member.partition(b":") for member in found):
+                for window in (None, *(windows_of(int(hour)) if hour else ())):  # version 0.1 kept no hours
+                    users.setdefault(window, set()).add(int(user_id))
+            rows = {window: await self._calls_of(bucket, window, sorted(ids)) for window, ids in users.items()}
             yield Drained(rows.pop(None), {window: calls for window, calls in rows.items() if window and calls})
-            if cursor == 0:
+            if cursor == b"0":
                 return
 
     async def _calls_of(self, bucket: int, window: Window | None, user_ids: Sequence[int]) -> list[tuple[int, int]]:
         if not user_ids:
             return []
         key = totals_key(bucket, window.name if window else "")
-        scores = await self._redis.zmscore(key, [member_of(user_id) for user_id in user_ids])
+        (scores,) = await self._ask([("ZMSCORE", key, *map(member_of, user_ids))])
         return [(uid, -int(score)) for uid, score in zip(user_ids, scores, strict=True) if score is not None]
 
     async def sketch(self, bucket: int, nonce: str) -> bytes | None:
@@ -150,9 +150,7 @@ class Counters:
 
         Asked in this order, the second answer vouches for the first: a Redis that was emptied forgot the nonce with it.
         """
-        sketch, drainer = await ask(
-            self._link, [pack("GET", bucket_key(bucket, "callers")), pack("GET", bucket_key(bucket, "drainer"))]
-        )
+        sketch, drainer = await self._ask(("GET", bucket_key(bucket, name)) for name in ("callers", "drainer"))
         return (sketch or b"") if drainer == nonce.encode() else None
 
     async def finish_drain(self, bucket: int, nonce: str, snapshot: int) -> bool:
@@ -236,7 +234,7 @@ class Counters:
         return bool(await self._scripts.run(lua.RESET_USERS, keys, [number, stored, *user_ids]))
 
     async def _kept_totals(self, bucket: int) -> list[str]:
-        return [totals_key(bucket), *(totals_key(bucket, window.name) for window in kept_at(await self.now_us()))]
+        return [totals_key(bucket), *(totals_key(bucket, window.name) for window in kept_at(await self.now_us(bucket)))]
 
 
 def set_of(window: Window | None) -> str:

@@ -80,6 +80,14 @@ class RedisRefused(RedisAway):
     """Redis cannot take writes now; try again shortly. It is a replica, or its memory is full."""
 
 
+class ScriptMissing(RedisRefused):
+    """Redis has forgotten a script; try again shortly."""
+
+
+class SlotMoved(RedisRefused):
+    """The cluster has moved what was asked for; try again shortly."""
+
+
 class RedisBusy(StoreUnavailable):
     """Too many calls wait for Redis; try again shortly."""
 

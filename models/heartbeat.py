@@ -8,6 +8,7 @@ import asyncio
 import logging
 
 from models.errors import RedisFault, StoreUnavailable
+from models.replies import gather_all
 from models.store import Store
 from models.tasks import end
 
@@ -40,10 +41,13 @@ class Heartbeat:
         Raises:
             RedisAway: nobody knows.
         """
-        (_, now_us), state = await self._store.identity(), await self._store.sync_state()
-        if state is None:
-            return "No worker has published sessions to this Redis yet: start one (python -m worker.main)"
-        silent_s = (now_us - state.beat_us) / 1_000_000
+        states = await self._store.sync_states()
+        silences_s = []
+        for run_id, now_us in await gather_all(map(self._store.identity, await self._store.servers.masters())):
+            if run_id not in states:
+                return "No worker has published sessions to this Redis yet: start one (python -m worker.main)"
+            silences_s.append((now_us - states[run_id].beat_us) / 1_000_000)
+        silent_s = max(silences_s)
         if silent_s < self.late_s:
             return None
         check = "see whether one runs (python -m worker.main --check)"

@@ -8,15 +8,14 @@ next reply, whether its caller still waits or not: a cancelled call keeps its pl
 
 import asyncio
 import logging
-import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 import hiredis
-from redis.asyncio.connection import SSLConnection, parse_url
 
 from models.errors import RedisAway, RedisBusy, ReplyLost
+from models.targets import Address, Credentials, Target
 
 MAX_WAITING = 10_000
 """Calls that wait for a reply; more are refused, so that memory is bounded when Redis is slow."""
@@ -37,20 +36,28 @@ def pack(*words: str | bytes | int) -> bytes:
     return cast(bytes, hiredis.pack_command(words))  # type: ignore[arg-type]  # annotated as a tuple of one
 
 
+ASKING = pack("ASKING")
+
+Find = Callable[[], Awaitable[Address]]
+"""Where the server is now: sentinels may name another one each time."""
+
+
 class Link:
     """A connection that opens when it is first needed, and again after it was lost.
 
     Args:
-        url: `redis://` or `rediss://`.
+        find: tells the server's address, for each connection anew.
+        target: whom to log in as, which database, how to encrypt.
         deadline_s: for connecting, and for each reply. A late one ends the connection, because a server that owes one
             reply owes all those behind it.
         greeting: packed commands for each new connection, after authentication: the scripts' `SCRIPT LOAD`.
     """
 
-    def __init__(self, url: str, deadline_s: float, greeting: Sequence[bytes] = ()) -> None:
-        self._options: dict[str, Any] = dict(parse_url(url))
+    def __init__(self, find: Find, target: Target, deadline_s: float, greeting: Sequence[bytes] = ()) -> None:
+        self._find = find
         self._deadline_s = deadline_s
-        self._greeting = greeting
+        self._greeting = [*_introduction(target.credentials, target.database), *greeting]
+        self._tls = target.tls_context()
         self._connection: _Connection | None = None
         self._opening: asyncio.Task[_Connection] | None = None
         self.generation = 0
@@ -74,10 +81,23 @@ class Link:
     async def _open_and_call(self, command: bytes) -> Any:
         return await (await self._open()).send(command)
 
+    async def call_asking(self, command: bytes) -> Any:
+        """The same, for a slot that a cluster is moving to this server: `ASKING` goes right before it."""
+        connection = self._connection
+        if connection is None or connection.lost:
+            connection = await self._open()
+        asking, reply = connection.send(ASKING), connection.send(command)
+        await asyncio.wait([asking, reply])
+        return await reply
+
     def close(self) -> None:
         """End the connection; calls that wait fail."""
         if self._opening is not None:
             self._opening.cancel()
+        self.drop()
+
+    def drop(self) -> None:
+        """End the connection; calls that wait fail, the next one opens another."""
         if self._connection is not None:
             self._connection.drop()
 
@@ -98,16 +118,16 @@ class Link:
         self.generation += 1
 
     async def _connect(self) -> "_Connection":
-        options, loop = self._options, asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         connection = _Connection(loop, self._deadline_s, self._ended)
         try:
             async with asyncio.timeout(self._deadline_s):
-                address = options.get("host", "localhost"), options.get("port", 6379)
-                await loop.create_connection(lambda: connection, *address, ssl=_tls(options))
-                for command in (*self._introduction(), *self._greeting):
+                host, port = await self._find()
+                await loop.create_connection(lambda: connection, host, port, ssl=self._tls)
+                for command in self._greeting:
                     if isinstance(answer := await connection.send(command), hiredis.ReplyError):
                         log.error("Redis refuses the connection: %s", answer)
-                        raise RedisAway()
+                        raise RedisAway() from answer
         except (OSError, TimeoutError) as error:
             connection.drop()
             raise RedisAway() from error
@@ -116,14 +136,24 @@ class Link:
             raise
         return connection
 
-    def _introduction(self) -> list[bytes]:
-        options, commands = self._options, []
-        if password := options.get("password"):
-            user = (options["username"],) if options.get("username") else ()
-            commands.append(pack("AUTH", *user, password))
-        if database := options.get("db"):
-            commands.append(pack("SELECT", database))
-        return commands
+
+def fixed(address: Address) -> Find:
+    """Always the same address."""
+
+    async def find() -> Address:
+        return address
+
+    return find
+
+
+def _introduction(credentials: Credentials, database: int) -> list[bytes]:
+    commands = []
+    if credentials.password:
+        user = (credentials.username,) if credentials.username else ()
+        commands.append(pack("AUTH", *user, credentials.password))
+    if database:
+        commands.append(pack("SELECT", database))
+    return commands
 
 
 class _Connection(asyncio.Protocol):
@@ -217,15 +247,3 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.drop()
-
-
-def _tls(options: dict[str, Any]) -> ssl.SSLContext | None:
-    """What `rediss://` and its `ssl_…` parameters ask for, as the general client understands them."""
-    if options.get("connection_class") is not SSLConnection:
-        return None
-    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
-    if options.get("ssl_cert_reqs") == "none":
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if certificate := options.get("ssl_certfile"):
-        context.load_cert_chain(certificate, options.get("ssl_keyfile"))
-    return context

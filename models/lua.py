@@ -1,16 +1,14 @@
 """The scripts that run inside Redis: each a file in `scripts/`, called by its SHA-1."""
 
-import asyncio
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
-
+from models.errors import ScriptMissing
 from models.link import pack
-from models.replies import wrapping_errors
+from models.replies import gather_all
+from models.servers import Servers, slot_of
 
 Call = tuple[Sequence[str], Sequence[Any]]
 """The keys and arguments of one run of a script."""
@@ -31,38 +29,28 @@ class Script:
 
 
 class ScriptRunner:
-    """Runs scripts through the general client, for whatever is not the gate.
+    """Runs scripts where their keys are, through the patient connections: for whatever is not the gate."""
 
-    Args:
-        deadline_s: for one pipeline.
-    """
-
-    def __init__(self, redis: Redis, deadline_s: float) -> None:
-        self._redis = redis
-        self._deadline_s = deadline_s
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """One run and its reply."""
-        return (await self.run_many(script, [(keys, args)]))[0]
+        command, slot = script.packed(keys, args), slot_of(keys[0])
+        try:
+            return await self._servers.call(command, slot)
+        except ScriptMissing:
+            # Every restart and failover and SCRIPT FLUSH forgets the scripts: it has not run.
+            await self._servers.call(script.load, slot)
+            return await self._servers.call(command, slot)
 
     async def run_many(self, script: Script, calls: Sequence[Call]) -> list[Any]:
-        """A run for each call, in one pipeline, and their replies."""
-        if not calls:
-            return []
-        with wrapping_errors():
-            try:
-                return await self._pipeline(script, calls)
-            except NoScriptError:
-                # Every restart, failover and SCRIPT FLUSH forgets the scripts. All of them can run again: a pipeline
-                # that lost its script half-way only repeats what is harmless, and a single call has not run.
-                await self._redis.script_load(script.text)
-                return await self._pipeline(script, calls)
+        """A run for each call, sent together, and their replies.
 
-    async def _pipeline(self, script: Script, calls: Sequence[Call]) -> list[Any]:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for keys, args in calls:
-                pipe.evalsha(script.sha, len(keys), *keys, *args)
-            return await asyncio.wait_for(pipe.execute(), self._deadline_s)
+        Raises:
+            StoreUnavailable: one of them failed; the others may have run.
+        """
+        return await gather_all(self.run(script, keys, args) for keys, args in calls)
 
 
 ADMIT = Script("admit")

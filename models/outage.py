@@ -1,7 +1,7 @@
 """The gate of one process while Redis is away: limits from its own memory, counts kept until Redis is back."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from models.keys import bucket_of
 from models.local_limits import LocalLimiter
@@ -58,13 +58,21 @@ class LocalGate:
         """How many calls Redis has not counted."""
         return sum(self._uncounted.values())
 
-    def take_uncounted(self) -> dict[int, list[Uncounted]]:
-        """The calls that Redis has not counted, by bucket, and forget them here."""
-        taken, self._uncounted = self._uncounted, {}
-        buckets: dict[int, list[Uncounted]] = {}
-        for (user_id, hour), calls in taken.items():
-            buckets.setdefault(bucket_of(user_id), []).append((f"{user_id}:{hour}", calls))
-        return buckets
+    def has_uncounted_of(self, buckets: Collection[int]) -> bool:
+        """The same, of some buckets."""
+        return any(bucket_of(user_id) in buckets for user_id, _ in self._uncounted)
+
+    def take_uncounted(self, buckets: Collection[int]) -> dict[int, list[Uncounted]]:
+        """The calls that Redis has not counted, of these buckets and by bucket, and forget them here."""
+        taken: dict[int, list[Uncounted]] = {}
+        kept = {}
+        for (user_id, hour), calls in self._uncounted.items():
+            if (bucket := bucket_of(user_id)) in buckets:
+                taken.setdefault(bucket, []).append((f"{user_id}:{hour}", calls))
+            else:
+                kept[user_id, hour] = calls
+        self._uncounted = kept
+        return taken
 
     def put_back(self, rows: Sequence[Uncounted]) -> None:
         """Keep calls that could not be added after all."""

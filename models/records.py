@@ -53,13 +53,12 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class SyncState(msgspec.Struct, frozen=True):
-    """How far sessions were published, and to which run of the Redis server.
+    """How far sessions were published to one run of a Redis server.
 
     Args:
         watermark_us: PostgreSQL's time of the last sync, in microseconds since 1970.
         beat_us: that Redis server's own time when the sync began, in microseconds since 1970: the heartbeat.
     """
 
-    run_id: str
     watermark_us: int
-    beat_us: int = 0
+    beat_us: int

@@ -1,14 +1,16 @@
 """Whether Redis is fit to be the fast copy, and its counters are whole."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
 
 from models.errors import StoreUnavailable
 from models.findings import Finding, State, skewed, unknown
 from models.heartbeat import Heartbeat
-from models.keys import BUCKETS
+from models.keys import BUCKETS, bucket_of
 from models.policies import Policy
 from models.records import MISSING
+from models.servers import BUCKET_SLOTS
 from models.snapshots import Snapshots
 from models.store import Store
 from models.tokens import Claims
@@ -16,6 +18,9 @@ from models.tokens import Claims
 OLDEST_MAJOR = 7
 WARN_MEMORY, FAIL_MEMORY = 0.8, 0.95
 STALE_SNAPSHOT_S = 60.0
+
+Info = Mapping[str, str]
+"""What a server says of itself."""
 
 _NOBODY = Claims(0, 1, 1, bytes(32))
 """A session that cannot be there: to judge a call of it changes nothing."""
@@ -33,20 +38,21 @@ async def examine_redis(
     """
     try:
         await store.ping()
-        info = await store.info()
+        infos = await store.info()
         asked_s = now_s()
         redis_s = await store.counters.now_us() / 1_000_000
         latency_s = now_s() - asked_s
-        worker = _worker(await heartbeat.warning())
+        is_master = all(info.get("role") == "master" for info in infos)
+        worker = _worker(await heartbeat.warning()) if is_master else unknown(["worker"], "Redis is a replica")[0]
     except StoreUnavailable as error:
         return [unreachable("redis", "REDIS_URL", error), *unknown(_REACHED, "Redis was not reached")]
     return [
         Finding("redis", "ok", f"Redis answers in {latency_s * 1_000:.1f} ms"),
-        _version(info),
-        role("redis_role", "REDIS_URL", info),
-        _eviction(info),
-        _append_only_file(info),
-        _memory(info),
+        _worst(infos, _version),
+        _worst(infos, lambda info: role("redis_role", "REDIS_URL", info)),
+        _worst(infos, _eviction),
+        _worst(infos, _append_only_file),
+        _worst(infos, _memory),
         skewed("redis_clock", "Redis", redis_s - asked_s - latency_s / 2, latency_s),
         await _scripts(store, policies),
         worker,
@@ -57,7 +63,7 @@ async def examine_queue(url: str) -> list[Finding]:
     """The Redis of the worker's queue, when it is another one."""
     store = Store(url)
     try:
-        finding = role("queue", "ARQ_REDIS_URL", await store.info())
+        finding = role("queue", "ARQ_REDIS_URL", (await store.info())[0])
     except StoreUnavailable as error:
         return [unreachable("queue", "ARQ_REDIS_URL", error)]
     finally:
@@ -96,6 +102,15 @@ async def examine_counters(
     return [whole, Finding("snapshots", "failed", sentence, "see the worker's log for snapshot_usage")]
 
 
+def _worst(infos: Sequence[Info], check: Callable[[Info], Finding]) -> Finding:
+    """Of a cluster's masters that of the one that is worst off, and which it is."""
+    findings = [(check(info), info) for info in infos]
+    found, info = max(findings, key=lambda it: ("ok", "warning", "failed").index(it[0].state))
+    if len(infos) == 1 or found.state == "ok":
+        return found
+    return msgspec.structs.replace(found, sentence=f"port {info.get('tcp_port')}: {found.sentence}")
+
+
 def unreachable(check: str, variable: str, error: StoreUnavailable) -> Finding:
     """Why nothing came of it: the client's own words, and what they mean."""
     cause = error.__cause__ or error
@@ -106,7 +121,7 @@ def unreachable(check: str, variable: str, error: StoreUnavailable) -> Finding:
     return Finding(check, "failed", f"Redis cannot be used: {text}", advice)
 
 
-def role(check: str, variable: str, info: dict[str, Any]) -> Finding:
+def role(check: str, variable: str, info: Info) -> Finding:
     """Whether it takes writes."""
     if info.get("role") == "master":
         return Finding(check, "ok", "it is a master and takes writes")
@@ -114,7 +129,7 @@ def role(check: str, variable: str, info: dict[str, Any]) -> Finding:
     return Finding(check, "failed", f"it is a replica, of {master}", f"point {variable} at the master")
 
 
-def _version(info: dict[str, Any]) -> Finding:
+def _version(info: Info) -> Finding:
     valkey = info.get("valkey_version")
     version = f"Valkey {valkey}" if valkey else f"Redis {info.get('redis_version')}"
     if valkey or int(str(info.get("redis_version", "0")).partition(".")[0]) >= OLDEST_MAJOR:
@@ -122,7 +137,7 @@ def _version(info: dict[str, Any]) -> Finding:
     return Finding("redis_version", "failed", f"{version} is too old", "upgrade it to Redis 7 or Valkey")
 
 
-def _eviction(info: dict[str, Any]) -> Finding:
+def _eviction(info: Info) -> Finding:
     policy = info.get("maxmemory_policy", "unknown")
     if policy == "noeviction":
         return Finding("eviction", "ok", "maxmemory-policy is noeviction")
@@ -132,14 +147,14 @@ def _eviction(info: dict[str, Any]) -> Finding:
     )
 
 
-def _append_only_file(info: dict[str, Any]) -> Finding:
-    if info.get("aof_enabled"):
+def _append_only_file(info: Info) -> Finding:
+    if info.get("aof_enabled") == "1":
         return Finding("append_only_file", "ok", "the append-only file is on")
     advice = "set appendonly yes: a restart then loses a second of calls, not all since the last snapshot"
     return Finding("append_only_file", "warning", "the append-only file is off", advice)
 
 
-def _memory(info: dict[str, Any]) -> Finding:
+def _memory(info: Info) -> Finding:
     used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
     mebibytes = f"{used / 2**20:.0f} MiB are used"
     if not most:
@@ -153,7 +168,8 @@ def _memory(info: dict[str, Any]) -> Finding:
 
 async def _scripts(store: Store, policies: Sequence[Policy]) -> Finding:
     try:
-        verdict = await store.admit(store.admission_command(_NOBODY, policies))
+        slot = BUCKET_SLOTS[bucket_of(_NOBODY.user_id)]
+        verdict = await store.admit(store.servers.of(slot), store.admission_command(_NOBODY, policies), slot)
         said = "" if verdict.outcome == MISSING else f"it answered {verdict.outcome}"
     except Exception as error:  # whatever it is: this is where it is to be told
         said = str(error)

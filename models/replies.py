@@ -1,15 +1,17 @@
 """What a reply of Redis means; of an error: an outage, a refusal for now, or a fault of ours."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from hiredis import ReplyError
 from redis.exceptions import RedisError, ResponseError
 
-from models.errors import RedisAway, RedisFault, RedisRefused
+from models.errors import RedisAway, RedisFault, RedisRefused, ScriptMissing
 from models.link import Link
+
+T = TypeVar("T")
 
 _NOT_NOW = (
     "OOM",
@@ -21,7 +23,6 @@ _NOT_NOW = (
     "MASTERDOWN",
     "BUSY",
     "TRYAGAIN",
-    "NOSCRIPT",
 )
 """Replies of a server that could do it at another time; any other error reply is a fault of ours."""
 
@@ -44,17 +45,35 @@ def wrapping_errors() -> Iterator[None]:
 
 
 def checked(reply: Any) -> Any:
-    """A reply of the link, unless it is an error: RedisRefused for another time, RedisFault for a fault of ours."""
+    """A reply of the link, unless it is an error.
+
+    Raises:
+        ScriptMissing: the server does not know the script.
+        RedisRefused: it could do it at another time.
+        RedisFault: a fault of ours.
+    """
     if isinstance(reply, ReplyError):
-        if str(reply).startswith(_NOT_NOW):
+        text = str(reply)
+        if text.startswith("NOSCRIPT"):
+            raise ScriptMissing() from reply
+        if text.startswith(_NOT_NOW):
             raise RedisRefused() from reply
-        raise RedisFault(str(reply))
+        raise RedisFault(text)
     return reply
 
 
-async def ask(link: Link, commands: Sequence[bytes]) -> list[Any]:
-    """The checked replies to packed commands that are sent together."""
-    return [checked(reply) for reply in await asyncio.gather(*(link.call(command) for command in commands))]
+async def reply_of(link: Link, command: bytes) -> Any:
+    """The checked reply to one packed command."""
+    return checked(await link.call(command))
+
+
+async def gather_all(work: Iterable[Awaitable[T]]) -> list[T]:
+    """The results of all of it, side by side; when some of it fails the first error is raised at the end of all."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results  # type: ignore[return-value]  # what is no result was raised
 
 
 def time_us(reply: Sequence[bytes]) -> int:

@@ -3,14 +3,15 @@
 import asyncio
 import time
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 
 from models.database import BATCH_DEADLINE_S, Database, load_sql
 from models.errors import InvalidCredentials, StoreUnavailable
-from models.records import Entry, SyncState
+from models.publishing import Synced, entry_of, publish_changes
+from models.records import Entry
 from models.store import Store
 from models.tokens import Claims, TokenSigner
 
@@ -22,21 +23,14 @@ MAX_FALLBACKS = 8
 """PostgreSQL reads at a time for sessions that Redis does not know; fewer than the pool has connections."""
 
 FALLBACK_DEADLINE_S = 5.0
-SYNC_OVERLAP_S = 30
-"""How far a sync looks back behind the last one: more than every deadline between a commit and its publication."""
-
-SYNC_CHUNK = 1_000
 EXPIRE_BATCH = 1_000
 REVOKE_BATCH = 1_000
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _UPSERT = load_sql("upsert_session")
 _REVOKE = load_sql("revoke_session")
 _REVOKE_BATCH = load_sql("revoke_sessions")
 _READ = load_sql("read_session")
 _DESCRIBE = load_sql("describe_session")
-_CHANGED = load_sql("changed_sessions")
 _DELETE_EXPIRED = load_sql("delete_expired_sessions")
 
 
@@ -47,18 +41,6 @@ class Description(msgspec.Struct, frozen=True):
     username: str
     created_at: datetime
     expires_at: datetime
-
-
-class Synced(msgspec.Struct, frozen=True):
-    """What one sync did.
-
-    Args:
-        full: whether it looked at all sessions, because Redis restarted, failed over or was emptied.
-    """
-
-    rows: int
-    published: int
-    full: bool
 
 
 class _Flight:
@@ -165,7 +147,7 @@ class Sessions:
     async def _read_and_publish(self, claims: Claims) -> Entry | None:
         rows = await self._database.fetch(_READ, claims.user_id)
         if rows:
-            entry = _entry(rows[0])
+            entry = entry_of(rows[0])
         else:
             # A well-signed token without a row: its session ended and was deleted. A tombstone spares the next read.
             entry = Entry(claims.user_id, claims.version, claims.expires_ms, reason="unknown")
@@ -229,28 +211,12 @@ class Sessions:
         return Description(**dict(rows[0]))
 
     async def sync(self) -> Synced:
-        """Publish what changed in PostgreSQL since the last sync, or everything when Redis is not the one it was.
+        """Publish what changed in PostgreSQL to Redis: see `models.publishing`.
 
-        This ends every race that the fence alone leaves open: a login whose publication was lost, a tombstone that was
-        evicted before a slow reader published the session it had ended.
+        Raises:
+            StoreUnavailable: a server did not take it; the others did.
         """
-        (run_id, beat_us), state = await self._store.identity(), await self._store.sync_state()
-        now = (await self._database.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
-        full = state is None or state.run_id != run_id
-        since = _EPOCH
-        if state is not None and not full:
-            since = _EPOCH + timedelta(microseconds=state.watermark_us, seconds=-SYNC_OVERLAP_S)
-        position, rows_seen, published = (since, 0), 0, 0
-        while True:
-            rows = await self._database.fetch(_CHANGED, *position, SYNC_CHUNK)
-            published += await self._store.publish_sessions(_entry(row) for row in rows)
-            rows_seen += len(rows)
-            if len(rows) < SYNC_CHUNK:
-                break
-            position = rows[-1]["changed_at"], rows[-1]["user_id"]
-        # Only now, and only for the server it began with: one that restarted meanwhile gets everything again.
-        await self._store.save_sync_state(SyncState(run_id, (now - _EPOCH) // timedelta(microseconds=1), beat_us))
-        return Synced(rows_seen, published, full)
+        return await publish_changes(self._database, self._store)
 
     async def expire(self) -> int:
         """Delete the expired rows, in batches; returns how many."""
@@ -276,8 +242,3 @@ def why_superseded(claims: Claims, cached: str) -> Reason:
 
 def _tombstone(user_id: int, row: Any) -> Entry:
     return Entry(user_id, row["version"], row["expires_ms"], reason="revoked")
-
-
-def _entry(row: Any) -> Entry:
-    reason = "revoked" if row["revoked"] else "expired" if row["expired"] else ""
-    return Entry(row["user_id"], row["version"], row["expires_ms"], row["token_digest"], reason)

@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 from models.errors import SettingsError
 from models.limits import RateLimit, parse_limits
 from models.policies import Policy, parse_policies
+from models.targets import parse_target
 
 T = TypeVar("T")
 
@@ -83,7 +84,7 @@ class Settings:
         settings = cls(
             database_url=read("DATABASE_URL", None, _database_url, _DATABASE_TAKES, secret=True),
             redis_url=redis_url,
-            queue_redis_url=read("ARQ_REDIS_URL", redis_url or "", _redis_url, _REDIS_TAKES, secret=True),
+            queue_redis_url=read.queue(redis_url),
             secret_keys=read("SECRET_KEYS", None, parse_secret_keys, _KEYS_TAKE, secret=True),
             metrics_key=read("METRICS_KEY", "", _operators_key, _OPERATORS_KEY_TAKES, secret=True),
             admin_key=read("ADMIN_KEY", "", _operators_key, _OPERATORS_KEY_TAKES, secret=True),
@@ -118,6 +119,11 @@ class _Reader:
             got = f"a value that is kept out of this message ({error})" if secret else f"{text!r} ({error})"
             self.problems.append(f"{name}: got {got}; it takes {takes}")
             return default  # type: ignore[return-value]
+
+    def queue(self, redis_url: str | None) -> str:
+        """Where the worker's queue is: with the rest, unless that is a cluster, which cannot hold it."""
+        is_cluster = redis_url is not None and parse_target(redis_url).kind == "cluster"
+        return self("ARQ_REDIS_URL", None if is_cluster else redis_url or "", _queue_url, _QUEUE_TAKES, secret=True)
 
 
 def key_id(secret_key: str) -> bytes:
@@ -225,13 +231,13 @@ def _split(text: str) -> SplitResult:
 
 
 def _redis_url(text: str) -> str:
-    url = _split(text)
-    if url.scheme not in ("redis", "rediss"):
-        raise ValueError("not a redis:// or rediss:// address")
-    if not url.hostname:
-        raise ValueError("no host")
-    if not re.fullmatch(r"/?[0-9]*", url.path):
-        raise ValueError("the database is not a number")
+    parse_target(text)
+    return text
+
+
+def _queue_url(text: str) -> str:
+    if parse_target(text).kind == "cluster":
+        raise ValueError("the worker's queue cannot be in a cluster: give it a small Redis of its own")
     return text
 
 
@@ -253,7 +259,8 @@ def _database_url(text: str) -> str:
 
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _DATABASE_TAKES = "postgres://user:password@host:port/database"
-_REDIS_TAKES = "redis://[user:password@]host:port/database"
+_QUEUE_TAKES = "redis://[user:password@]host:port/database, or redis+sentinel://host:port,…/name"
+_REDIS_TAKES = f"{_QUEUE_TAKES}, or redis+cluster://host:port,…; rediss for TLS"
 _KEYS_TAKE = (
     f"one or more random keys of {MIN_KEY_LENGTH}+ characters between commas, the signing one first; "
     'python -c "import secrets; print(secrets.token_urlsafe(48))" makes one'

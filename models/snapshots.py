@@ -82,6 +82,7 @@ class Snapshots:
     async def _snapshot_bucket(self, bucket: int, *, wait: bool = False) -> int:
         nonce = secrets.token_hex(8)
         await self._counters.fold_bucket(bucket)
+        led_by = self._counters.connection_of(bucket)
         async with self._database.transaction() as connection:
             # A bucket that somebody else snapshots or restores right now is theirs.
             if not await hold_bucket(connection, bucket, wait=wait):
@@ -96,7 +97,8 @@ class Snapshots:
             # A sketch replaces the one before: never by that of a Redis emptied meanwhile. Nor may the totals be kept
             # alone: a user restored with a total but missing in the sketch would not be put into it by later calls.
             sketch = await self._counters.sketch(bucket, nonce)
-            if sketch is None:
+            # A replica that took over meanwhile may lack what was read from its master.
+            if sketch is None or led_by != self._counters.connection_of(bucket):
                 raise _Emptied
             number = await connection.fetchval(_UPSERT_SKETCH, bucket, sketch)
         # After the commit: a crash between the two repeats the drain, and absolute values make that harmless.
@@ -133,7 +135,7 @@ class Snapshots:
         # What an older copy of Redis had not folded yet is in the stored totals already: added after they were raised
         # to these, it would count twice.
         await self._counters.fold_bucket(bucket)
-        windows: list[Window | None] = [None, *kept_at(await self._counters.now_us())]
+        windows: list[Window | None] = [None, *kept_at(await self._counters.now_us(bucket))]
         async with self._database.transaction() as connection:
             if not await hold_bucket(connection, bucket):
                 return 0

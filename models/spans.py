@@ -26,6 +26,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from models import lua
 from models.connections import Stores
+from models.servers import Server
 
 CLOSE_S = 2.0
 """For the last spans to be sent when the process ends."""
@@ -96,14 +97,12 @@ class Spans:
 
     def attach(self, stores: Stores) -> None:
         """Have everything that these stores do inside a request or a job leave a span."""
-        store = stores.store
-        for part, method, name_of in (
-            (store._link, "call", _command),
-            (store._scripts, "run_many", _script),
-            (store._redis, "execute_command", _words),
-        ):
-            setattr(part, method, self._wrapped(getattr(part, method), name_of))
+        stores.store.servers.tell(self._attach_to)
         stores.database.watch_statements(self._note_statement)
+
+    def _attach_to(self, server: Server, _at_once: bool) -> None:
+        for link in (server.gate, server.jobs):
+            link.call = self._wrapped(link.call, _command)  # type: ignore[method-assign]
 
     def _wrapped(self, call: Callable[..., Awaitable[Any]], name_of: Callable[..., tuple[str, str]]) -> Any:
         async def traced(*args: Any, **given: Any) -> Any:
@@ -173,14 +172,6 @@ def _command(packed: bytes) -> tuple[str, str]:
     """Of a command in Redis's protocol its name, and which script it runs."""
     words = packed.split(b"\r\n", 5)
     return words[2].decode(), _SCRIPTS.get(words[4], "") if words[2] == b"EVALSHA" else ""
-
-
-def _script(script: lua.Script, calls: Any) -> tuple[str, str]:
-    return "EVALSHA", script.name
-
-
-def _words(*words: Any) -> tuple[str, str]:
-    return str(words[0]), ""
 
 
 def _summary(statement: str) -> str:

@@ -2,53 +2,56 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import Any, cast
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import msgspec
 from hiredis import ReplyError
-from redis.asyncio import Redis
 
 from models import lua
+from models.cluster import Cluster
 from models.counters import Counters
-from models.errors import RedisAway, RedisRefused, ReplyLost, StoreUnavailable
+from models.errors import RedisAway, RedisRefused, ReplyLost, SlotMoved, StoreUnavailable
 from models.keys import JOBS_KEY, METERS_KEY, SYNC_KEY, bucket_key, bucket_of, log_key, login_key, user_key
 from models.limits import RateLimit
-from models.link import Link, pack
+from models.link import pack
 from models.lua import Script, ScriptRunner
 from models.meters import Facts, job_facts, metered
 from models.policies import Policy
 from models.records import SUPERSEDED, Entry, SyncState, Verdict
-from models.replies import ask, checked, time_us, wrapping_errors
+from models.replies import checked, gather_all, reply_of, time_us
+from models.servers import BUCKET_SLOTS, OneServer, Server, Servers, Words, ask, slot_of
+from models.targets import parse_target
 from models.tokens import Claims
 
-log = logging.getLogger("gatehouse.redis")
+_STATE = re.compile(rb"(\d+):(\d+)")
+"""Watermark and beat, in microseconds; what else is there an older version has left."""
 
-DEADLINE_S = 1.0
-GATE_DEADLINE_S = 0.2
+log = logging.getLogger("gatehouse.redis")
 
 
 class Store:
     """Redis as Gatehouse uses it.
 
-    Every method raises RedisAway when Redis does not answer, or not within `DEADLINE_S`.
+    Every method raises RedisAway when Redis does not answer in time.
     """
 
     def __init__(self, redis_url: str) -> None:
-        self._redis: Redis = Redis.from_url(redis_url, socket_timeout=DEADLINE_S, socket_connect_timeout=DEADLINE_S)
-        self._scripts = ScriptRunner(self._redis, 2 * DEADLINE_S)
-        self._link = Link(redis_url, GATE_DEADLINE_S, greeting=[lua.ADMIT.load, lua.ADD_CALLS.load])
-        self.counters = Counters(self._redis, self._scripts, self._link)
-        self.away = False
-        """Redis did not answer lately: what can do without it does not ask."""
+        self.servers = open_servers(redis_url, greeting=[lua.ADMIT.load, lua.ADD_CALLS.load])
+        self._scripts = ScriptRunner(self.servers)
+        self.counters = Counters(self.servers)
 
     async def close(self) -> None:
-        self._link.close()
-        await self._redis.aclose()
+        await self.servers.close()
 
     async def ping(self) -> None:
-        with wrapping_errors():
-            await self._redis.ping()
+        """See that all servers answer."""
+        await gather_all(reply_of(server.jobs, pack("PING")) for server in await self.servers.masters())
+
+    @property
+    def away(self) -> bool:
+        """Whether a server is known not to answer."""
+        return self.servers.away
 
     # The gate
 
@@ -65,24 +68,23 @@ class Store:
         judges = [n for policy in policies for n in (int(policy.shadow), len(policy.limits), *windows(policy.limits))]
         return lua.ADMIT.packed(keys, [value, claims.version, uid, *judges])
 
-    async def admit(self, command: bytes) -> Verdict:
+    async def admit(self, server: Server, command: bytes, slot: int) -> Verdict:
         """Check the session, the limits and count the call, in one round trip.
 
         Args:
+            server: who has the slot, as far as is known.
             command: from `admission_command`.
+
+        Raises:
+            SlotMoved: another server has it; nothing was done.
         """
-        reply = await self._link.call(command)
+        reply = await server.gate.call(command)
         if isinstance(reply, ReplyError):
-            reply = await self._again(command, reply)
+            reply = await self._again(server, command, reply, slot)
         outcome = reply[0]
         if outcome == SUPERSEDED:
             return Verdict(outcome, cached=reply[1].decode())
         return Verdict(outcome, reply[1::2], reply[2::2])
-
-    @property
-    def generation(self) -> int:
-        """Which connection the gate uses: see `Link.generation`."""
-        return self._link.generation
 
     async def add_calls(self, bucket: int, rows: Sequence[tuple[str, int]]) -> None:
         """Count calls that were admitted while Redis was away.
@@ -94,28 +96,41 @@ class Store:
             ReplyLost: they may have been counted; after RedisAway they were not.
         """
         args = [word for row in rows for word in row]
-        command = lua.ADD_CALLS.packed([bucket_key(bucket, "pending")], args)
-        reply = await self._link.call(command)
+        command, slot = lua.ADD_CALLS.packed([bucket_key(bucket, "pending")], args), BUCKET_SLOTS[bucket]
+        server = self.servers.of(slot)
+        reply = await server.gate.call(command)
         if isinstance(reply, ReplyError):
-            await self._again(command, reply, lua.ADD_CALLS)
+            await self._again(server, command, reply, slot, lua.ADD_CALLS)
 
-    async def _again(self, command: bytes, refusal: ReplyError, script: Script = lua.ADMIT) -> Any:
-        """Every restart, failover and SCRIPT FLUSH forgets the scripts: the call has not run, so load and run it."""
-        if str(refusal).startswith("NOSCRIPT"):
-            generation = self.generation
-            await self._link.call(script.load)
-            if self.generation != generation:  # nobody has judged the server behind another connection
+    async def _again(
+        self, server: Server, command: bytes, refusal: ReplyError, slot: int, script: Script = lua.ADMIT
+    ) -> Any:
+        """What was refused has not run: it is sent to where it belongs, or once more with its script."""
+        text = str(refusal)
+        if text.startswith("NOSCRIPT"):  # forgotten at every restart, failover and SCRIPT FLUSH
+            generation = server.generation
+            await server.gate.call(script.load)
+            if server.generation != generation:  # nobody has judged what is behind another connection
                 raise RedisRefused("Redis restarts; try again shortly")
-            refusal = await self._link.call(command)
+            return checked(await server.gate.call(command))
+        if text.startswith("ASK "):  # a slot on its way, with what it holds
+            return await self.servers.call_asking(command, refusal)
+        if self.servers.redirect(refusal, slot):
+            raise SlotMoved() from refusal
         return checked(refusal)
 
     # Sessions
 
     async def publish_session(self, entry: Entry) -> bool:
         """Cache an entry unless the cache knows a newer one; returns whether it was written."""
-        if self.away:
+        key = user_key(entry.user_id, "session")
+        self._expect(key)
+        return bool(await self._scripts.run(lua.PUBLISH, [key], _publish_args(entry)))
+
+    def _expect(self, key: str) -> None:
+        """Do not ask a server that did not answer lately."""
+        if self.servers.of(slot_of(key)).away:
             raise RedisAway()
-        return bool(await self._scripts.run(lua.PUBLISH, [user_key(entry.user_id, "session")], _publish_args(entry)))
 
     async def publish_sessions(self, entries: Iterable[Entry]) -> int:
         """Publish many, in one pipeline; returns how many were written."""
@@ -125,34 +140,35 @@ class Store:
     async def cached_session(self, user_id: int) -> tuple[bytes, int]:
         """What is cached of a user's session, empty when nothing is, and the milliseconds until it goes."""
         key = user_key(user_id, "session")
-        value, ttl_ms = await ask(self._link, [pack("GET", key), pack("PTTL", key)])
+        value, ttl_ms = await ask(self.servers, [("GET", key), ("PTTL", key)])
         return value or b"", max(ttl_ms, 0)
 
-    async def info(self) -> dict[str, Any]:
-        """What the server says of itself: the fields of INFO."""
-        with wrapping_errors():
-            found: dict[str, Any] = await self._redis.info()
-            return found
+    async def info(self) -> list[dict[str, str]]:
+        """What each server says of itself: the fields of INFO."""
+        replies = await gather_all(reply_of(server.jobs, pack("INFO")) for server in await self.servers.masters())
+        return [_fields(reply) for reply in replies]
 
-    async def sync_state(self) -> SyncState | None:
-        with wrapping_errors():
-            found = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(SYNC_KEY))
-        if not found:
-            return None
-        return SyncState(found[b"run_id"].decode(), int(found[b"watermark_us"]), int(found.get(b"beat_us", 0)))
+    async def sync_states(self) -> dict[str, SyncState]:
+        """Of each run of a server, how far sessions were published to it."""
+        (found,) = await ask(self.servers, [("HGETALL", SYNC_KEY)])
+        told = {run_id.decode(): _STATE.fullmatch(it) for run_id, it in zip(found[::2], found[1::2], strict=True)}
+        return {run_id: SyncState(int(it[1]), int(it[2])) for run_id, it in told.items() if it}
 
-    async def save_sync_state(self, state: SyncState) -> None:
-        with wrapping_errors():
-            await cast(Awaitable[int], self._redis.hset(SYNC_KEY, mapping=msgspec.structs.asdict(state)))
+    async def save_sync_states(self, states: Mapping[str, SyncState], ended: Iterable[str] = ()) -> None:
+        """Keep states by the run of their servers, and forget those of runs that ended."""
+        told = [word for run, state in states.items() for word in (run, f"{state.watermark_us}:{state.beat_us}")]
+        commands: list[Words] = [("HSET", SYNC_KEY, *told)] if told else []
+        commands += [("HDEL", SYNC_KEY, run_id) for run_id in ended]
+        await ask(self.servers, commands)
 
-    async def identity(self) -> tuple[str, int]:
-        """Which run of which server this is, and its clock in microseconds since 1970.
+    async def identity(self, server: Server) -> tuple[str, int]:
+        """Which run of a server the gate is connected to, and its clock in microseconds since 1970.
 
-        The run id changes with every restart and failover.
+        The run id changes with every restart, and by failover, as another server has another.
         """
-        server, time = await ask(self._link, [pack("INFO", "server"), pack("TIME")])
-        run_id = next(line for line in server.decode().split("\r\n") if line.startswith("run_id:"))
-        return run_id.removeprefix("run_id:"), time_us(time)
+        commands = pack("INFO", "server"), pack("TIME")
+        about, time = await gather_all(reply_of(server.gate, command) for command in commands)
+        return _fields(about)["run_id"], time_us(time)
 
     # Login attempts
 
@@ -165,8 +181,7 @@ class Store:
         Returns:
             True and the reservation's time in microseconds since 1970; or False and the microseconds to wait.
         """
-        if self.away:
-            raise RedisAway()
+        self._expect(login_key(""))
         args = [n for _, limits in scopes for n in (len(limits), *windows(limits))]
         reply = await self._scripts.run(lua.RESERVE_LOGIN, [login_key(scope) for scope, _ in scopes], args)
         return bool(reply[0]), int(reply[1])
@@ -183,7 +198,8 @@ class Store:
         One whose reply was lost may have been added: twice is worse than never.
         """
         commands = [pack("HINCRBY", METERS_KEY, name, count) for name, count in counts.items()]
-        replies = await asyncio.gather(*(self._link.call(command) for command in commands), return_exceptions=True)
+        calls = (self.servers.call(command, slot_of(METERS_KEY)) for command in commands)
+        replies = await asyncio.gather(*calls, return_exceptions=True)
         told = [isinstance(reply, int | ReplyLost) for reply in replies]
         unexpected = [it for it in replies if isinstance(it, Exception) and not isinstance(it, StoreUnavailable)]
         if unexpected:
@@ -192,15 +208,28 @@ class Store:
 
     async def read_facts(self) -> Facts:
         """What all processes have told, in one round trip."""
-        commands = [pack("HGETALL", key) for key in (METERS_KEY, JOBS_KEY)]
-        commands += [pack("HGET", SYNC_KEY, "beat_us"), pack("TIME")]
-        meters, jobs, beat_us, time = await ask(self._link, commands)
-        now_ms, beat_ms = time_us(time) // 1000, int(beat_us or 0) // 1000
+        time = self.servers.call(pack("TIME"), slot_of(JOBS_KEY))
+        keys = METERS_KEY, JOBS_KEY, SYNC_KEY
+        now, *hashes = await gather_all([time, *(self.servers.call(pack("HGETALL", k), slot_of(k)) for k in keys)])
+        meters, jobs, synced = hashes
+        beats_us = [int(it[2]) for it in map(_STATE.fullmatch, synced[1::2]) if it]
+        now_ms, beat_ms = time_us(now) // 1000, max(beats_us, default=0) // 1000
         return Facts(now_ms, metered(_numbers(meters)), job_facts(_numbers(jobs)), beat_ms)
 
     async def note_run(self, job: str, took_ms: int, *, failed: bool) -> None:
         """Note that a run of a worker's job has ended."""
         await self._scripts.run(lua.NOTE_RUN, [JOBS_KEY], [job, took_ms, int(failed)])
+
+
+def open_servers(redis_url: str, greeting: Sequence[bytes]) -> Servers:
+    """What the address says: one server, the master that sentinels name, or a cluster."""
+    target = parse_target(redis_url)
+    return Cluster(target, greeting) if target.kind == "cluster" else OneServer(target, greeting)
+
+
+def _fields(reply: bytes) -> dict[str, str]:
+    """INFO's lines."""
+    return dict(line.split(":", 1) for line in reply.decode().split("\r\n") if ":" in line)
 
 
 def _numbers(fields: Sequence[bytes]) -> dict[str, int]:

@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 
-from models.errors import RedisAway, RedisRefused, ReplyLost, StoreUnavailable
+from models.errors import RedisAway, RedisRefused, ReplyLost, SlotMoved, StoreUnavailable
+from models.keys import bucket_of
 from models.meters import LIMITED_BY, SHADOWED_BY, Meters
 from models.outage import LocalGate
 from models.policies import Applied, Policies, Policy
 from models.readings import Reading
 from models.records import ADMITTED, MISSING, SUPERSEDED, Verdict
+from models.servers import BUCKET_SLOTS, Server
 from models.sessions import Reason, Sessions, why_superseded
 from models.store import Store
 from models.tokens import Claims
@@ -57,11 +59,13 @@ class _Call(msgspec.Struct, frozen=True):
 
     Args:
         command: admits such a call, packed.
+        slot: of its keys.
     """
 
     claims: Claims
     applied: Applied
     command: bytes
+    slot: int
 
 
 class _NotOurs(Exception):
@@ -86,6 +90,7 @@ class Usage:
         self._local = LocalGate()
         self._watch = Watch(store, self._local)
         self._store = store
+        self._servers = store.servers
         self._sessions = sessions
         self.policies = Policies(policies)
         self.meters = Meters(policy.name for policy in policies)
@@ -105,8 +110,8 @@ class Usage:
 
     @property
     def trusts_redis(self) -> bool:
-        """Whether cached sessions are believed without a look into PostgreSQL."""
-        return self._watch.trusted == self._store.generation and not self._store.away
+        """Whether all cached sessions are believed without a look into PostgreSQL."""
+        return self._watch.trusts_all
 
     @property
     def uncounted(self) -> int:
@@ -129,15 +134,17 @@ class Usage:
             return self.refused("malformed_token")
         if call.claims.expires_ms <= time.time() * 1000:
             return self.refused("session_expired")
+        server = self._servers.of(call.slot)
         try:
-            if not self.trusts_redis:
-                return await self._admit_distrusting(call)
-            verdict = await self._store.admit(call.command)
+            # As `models.watch.is_trusted`, in place.
+            if server.trusted != server.generation or server.away:
+                return await self._admit_distrusting(server, call)
+            verdict = await self._store.admit(server, call.command, call.slot)
             if verdict.outcome == MISSING:
                 return await self._admit_uncached(call)
             return self._judged(call, verdict, "cached")
         except StoreUnavailable as error:
-            return await self._admit_after(error, call)
+            return await self._admit_after(error, server, call)
 
     def refused(self, reason: Reason, way: str | None = None) -> Admission:
         """Take note of a call without a valid session.
@@ -157,7 +164,7 @@ class Usage:
             reason = await self._sessions.fall_back(call.claims)
             if reason is not None:
                 return self.refused(reason, way)
-            verdict = await self._store.admit(call.command)
+            verdict = await self._store.admit(self._servers.of(call.slot), call.command, call.slot)
             if verdict.outcome != MISSING:
                 return self._judged(call, verdict, way)
         raise RedisRefused("Redis forgets what it is told; try again shortly")
@@ -192,18 +199,24 @@ class Usage:
         for name in names:
             self.meters.counts[LIMITED_BY + name] += 1
 
-    async def _admit_distrusting(self, call: _Call) -> Admission:
+    async def _admit_distrusting(self, server: Server, call: _Call) -> Admission:
         """PostgreSQL first, because what Redis holds may be older than what it was told: see `models.watch`."""
-        self._watch.poke()
-        if self._store.away:
+        self._watch.poke(server)
+        if server.away:
             raise RedisAway()
         return await self._admit_uncached(call, "degraded")
 
-    async def _admit_after(self, error: StoreUnavailable, call: _Call) -> Admission:
+    async def _admit_after(self, error: StoreUnavailable, server: Server, call: _Call) -> Admission:
+        if isinstance(error, SlotMoved):
+            # PostgreSQL first: a replica that took the slot over may not know that the session has ended.
+            try:
+                return await self._admit_uncached(call, "degraded")
+            except RedisAway as again:
+                error, server = again, self._servers.of(call.slot)
         if isinstance(error, RedisRefused):
-            self._watch.poke()
+            self._watch.poke(server)
         elif isinstance(error, RedisAway):
-            self._watch.lose()
+            self._watch.lose(server)
         else:
             self.meters.count("unavailable")
             raise error
@@ -231,7 +244,8 @@ class Usage:
         claims = self._sessions.verify(token)
         if claims is None:
             raise _NotOurs
-        return _Call(claims, applied, self._store.admission_command(claims, applied.policies))
+        slot = BUCKET_SLOTS[bucket_of(claims.user_id)]
+        return _Call(claims, applied, self._store.admission_command(claims, applied.policies), slot)
 
     async def top(self, period: Period = "all", count: int = TOP_COUNT) -> list[tuple[int, int]]:
         """The users with most calls, as (user id, calls): most first, ties by the lower id.

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from models.errors import RedisAway, RedisRefused, ReplyLost
 from models.outage import LocalGate
+from models.servers import Server
 from models.store import Store
 from models.tasks import end
 
@@ -24,86 +25,105 @@ WARN_EVERY_S = 10.0
 
 
 class Watch:
-    """Follows one process's connection to Redis.
+    """Follows one process's connections to all servers of Redis, each on its own.
 
-    `trusted` is the connection whose sessions may be believed; compare it with `Store.generation`.
+    `Server.trusted` is the generation of its connection whose sessions may be believed.
     """
 
     def __init__(self, store: Store, local: LocalGate) -> None:
-        self.trusted = 0
         self._store = store
         self._local = local
         self._warned_s = -WARN_EVERY_S
-        self._poked = asyncio.Event()
-        self._poked.set()
-        self._looked = asyncio.Event()
-        self._task = asyncio.create_task(self._follow())
+        self._followers: dict[Server, _Follower] = {}
+        store.servers.tell(self._found)
 
     async def close(self) -> None:
         """Stop following."""
-        await end(self._task)
+        for follower in self._followers.values():
+            await end(follower.task)
 
     async def look(self) -> None:
-        """Wait for the first look at Redis, whatever it shows, so that the first call finds the connection judged."""
-        with suppress(TimeoutError):
+        """Wait for the first look at each server, whatever it shows, so that the first call finds them judged."""
+        with suppress(TimeoutError, RedisAway):
             async with asyncio.timeout(FIRST_LOOK_S):
-                await self._looked.wait()
+                for server in await self._store.servers.masters():
+                    await self._followers[server].looked.wait()
 
-    def poke(self) -> None:
+    @property
+    def trusts_all(self) -> bool:
+        """Whether the cached sessions of every server are believed."""
+        servers = [server for server in self._followers if not server.closed]
+        return bool(servers) and all(is_trusted(server) for server in servers)
+
+    def poke(self, server: Server) -> None:
         """Something is not as it was: find out what. Cheap to call again."""
-        self._poked.set()
+        if server in self._followers:
+            self._followers[server].poked.set()
 
-    def lose(self) -> None:
-        """Redis did not answer: nobody waits for it again before it has answered here."""
-        if not self._store.away:
+    def lose(self, server: Server) -> None:
+        """It did not answer: nobody waits for it again before it has answered here."""
+        if not server.away:
             log.warning("Redis is away: sessions are checked in PostgreSQL, limits are kept by each process")
-        self._store.away = True
-        self.poke()
+        self._store.servers.lose(server)
+        self.poke(server)
 
-    async def _follow(self) -> None:
-        while True:
-            await self._poked.wait()
-            self._poked.clear()
-            while not 0 < self.trusted == self._store.generation or self._store.away or self._local.has_uncounted:
+    def _found(self, server: Server, at_once: bool) -> None:
+        for gone in [it for it in self._followers if it.closed]:
+            del self._followers[gone]
+        self._followers[server] = follower = _Follower(at_once)
+        follower.task = asyncio.create_task(self._follow(server, follower))
+
+    async def _follow(self, server: Server, follower: "_Follower") -> None:
+        while not server.closed:
+            with suppress(TimeoutError):  # also to see that it was given up
+                await asyncio.wait_for(follower.poked.wait(), WARN_EVERY_S)
+            follower.poked.clear()
+            while not server.closed and (not is_trusted(server) or self._has_late(server)):
                 try:
-                    await self._settle()
+                    await self._settle(server, follower)
                 except RedisAway as error:
-                    self._looked.set()
+                    follower.looked.set()
                     if not isinstance(error, RedisRefused):
-                        self.lose()
+                        self.lose(server)
                     await asyncio.sleep(PROBE_S)
                 except Exception:
                     log.exception("Redis cannot be judged; sessions are checked in PostgreSQL")
                     await asyncio.sleep(WARN_EVERY_S)
 
-    async def _settle(self) -> None:
+    async def _settle(self, server: Server, follower: "_Follower") -> None:
         """See Redis back, bring it the counts of the outage, and wait for a heartbeat from after the connection."""
-        generation, first = self._store.generation, self.trusted == 0
-        run_id, connected_at_us = await self._store.identity()
-        if self._store.generation != generation:  # it opened a connection, or lost one: whose identity is this?
+        generation, first = server.generation, server.trusted < 0 and follower.at_once
+        run_id, connected_at_us = await self._store.identity(server)
+        if server.generation != generation:  # it opened a connection, or lost one: whose identity is this?
             return
-        if self._store.away:
-            self._store.away = False
+        if server.away and not server.closed:
+            server.away = False
             log.warning("Redis is back")
-        await self._count_late()
-        while self._store.generation == generation != self.trusted:
-            state = await self._store.sync_state()
-            self._looked.set()
+        await self._count_late(server)
+        while server.generation == generation != server.trusted and not server.closed:
+            states = await self._store.sync_states()
+            follower.looked.set()
+            state = states.get(run_id)
             if state is None:
-                believable = first  # an empty Redis at the start of a process is no older copy
+                believable = first and not states  # an empty Redis at the start of a process is no older copy
             else:
-                believable = state.run_id == run_id and (first or state.beat_us > connected_at_us)
+                believable = first or state.beat_us > connected_at_us
             if believable:
-                self.trusted = generation
+                server.trusted = generation
                 return
             if time.monotonic() >= self._warned_s + WARN_EVERY_S:
                 self._warned_s = time.monotonic()
                 log.warning("sessions are checked in PostgreSQL until a worker has published them to this Redis")
             await asyncio.sleep(PROBE_S)
-            await self._count_late()
+            await self._count_late(server)
 
-    async def _count_late(self) -> None:
-        waiting = self._local.take_uncounted()
+    def _has_late(self, server: Server) -> bool:
+        return self._local.has_uncounted and self._local.has_uncounted_of(self._store.servers.buckets_of(server))
+
+    async def _count_late(self, server: Server) -> None:
+        if not self._local.has_uncounted:
+            return
+        waiting = self._local.take_uncounted(self._store.servers.buckets_of(server))
         while waiting:
             bucket, rows = waiting.popitem()
             try:
@@ -114,3 +134,24 @@ class Watch:
                 for others in waiting.values():
                     self._local.put_back(others)
                 raise
+
+
+class _Follower:
+    """What follows one server.
+
+    Args:
+        at_once: the server was known when this process began.
+    """
+
+    task: asyncio.Task[None]
+
+    def __init__(self, at_once: bool) -> None:
+        self.at_once = at_once
+        self.poked = asyncio.Event()
+        self.poked.set()
+        self.looked = asyncio.Event()
+
+
+def is_trusted(server: Server) -> bool:
+    """Whether its cached sessions are believed without a look into PostgreSQL."""
+    return server.trusted == server.generation and not server.away

@@ -5,12 +5,12 @@ import secrets
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 from sanic import Sanic
 
 from models.connections import Stores, open_stores
@@ -19,6 +19,8 @@ from models.devservers import PostgresServer, ValkeyServer
 from models.limits import parse_limits
 from models.policies import parse_policies
 from models.settings import Settings
+from tests.redis_client import connect
+from tests.valkeys import ValkeyCluster, Watched
 
 Sanic.test_mode = True
 
@@ -30,30 +32,42 @@ RawRedis = Any
 """redis.asyncio.Redis, whose annotations mix its synchronous and asynchronous answers."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The contract and the races hold on each of these."""
+    parser.addoption("--redis", choices=["server", "sentinel", "cluster"], default="server", help="what Redis is")
+
+
 @dataclass(frozen=True)
 class Servers:
     """The stores that this process of the suite has to itself."""
 
     postgres: PostgresServer
     valkey: ValkeyServer
+    redis_url: str
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Servers]:
+def servers(pytestconfig: pytest.Config) -> Iterator[Servers]:
     with tempfile.TemporaryDirectory(prefix="gatehouse-") as folder:
         Path(folder).chmod(0o755)
         postgres = PostgresServer(Path(folder) / "postgres", durable=False)
         valkey = ValkeyServer(Path(folder) / "valkey", durable=False)
-        with postgres, valkey:
+        kind = pytestconfig.getoption("--redis")
+        with postgres, valkey, ExitStack() as more:
             asyncio.run(migrate(postgres.url))
-            yield Servers(postgres, valkey)
+            url = valkey.url
+            if kind == "cluster":
+                url = more.enter_context(ValkeyCluster(Path(folder) / "cluster")).url
+            elif kind == "sentinel":
+                url = more.enter_context(Watched(Path(folder) / "watched")).url
+            yield Servers(postgres, valkey, url)
 
 
 @pytest.fixture(scope="session")
 def settings(servers: Servers) -> Settings:
     return Settings(
         database_url=servers.postgres.url,
-        redis_url=servers.valkey.url,
+        redis_url=servers.redis_url,
         queue_redis_url=servers.valkey.url,
         secret_keys=(secrets.token_urlsafe(48),),
         metrics_key=secrets.token_urlsafe(24),
@@ -80,14 +94,14 @@ async def stores(settings: Settings) -> AsyncIterator[Stores]:
 async def empty(stores: Stores) -> None:
     """Forget everything in both stores."""
     await stores.database.fetch("TRUNCATE users, sessions, call_totals, call_windows, caller_sketches")
-    async with Redis.from_url(stores.settings.redis_url) as redis:
+    async with connect(stores.settings.redis_url) as redis:
         await redis.flushall()
 
 
 @pytest.fixture
 async def redis(settings: Settings) -> AsyncIterator[RawRedis]:
     """Redis itself, to look behind the domain."""
-    async with Redis.from_url(settings.redis_url, decode_responses=True) as client:
+    async with connect(settings.redis_url, decode_responses=True) as client:
         yield client
 
 

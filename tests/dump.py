@@ -3,18 +3,21 @@
 from typing import Any
 
 import asyncpg
-from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 
 from models.settings import Settings
+from tests.redis_client import connect, masters_of
 
 _READERS: dict[bytes, str] = {b"string": "get", b"hash": "hgetall", b"set": "smembers"}
-_OURS = ("cmdstat_info", "cmdstat_client|setinfo", "cmdstat_select", "cmdstat_hello")
+_OURS = ("info", "client", "select", "hello")
+_OF_SERVERS = ("cluster", "command", "ping", "publish", "psync", "replconf", "role", "subscribe")
+"""What masters, replicas and sentinels ask each other, and what we ask now and then: what a cluster looks like."""
 
 
 async def dump_redis(settings: Settings) -> dict[bytes, tuple[bytes, Any, int]]:
     """Each key with its type, what it holds and when it expires (ms since 1970, -1 for never)."""
     found: dict[bytes, tuple[bytes, Any, int]] = {}
-    async with Redis.from_url(settings.redis_url) as redis:
+    async with connect(settings.redis_url) as redis:
         async for key in redis.scan_iter():
             kind = await redis.type(key)
             if kind == b"none":  # it has just come to its end
@@ -54,8 +57,9 @@ async def traffic(settings: Settings) -> tuple[Any, Any]:
     Redis counts each command. PostgreSQL tells when each connection began its last statement, to the microsecond and at
     once (unlike its statistics, which a backend reports up to a second late).
     """
-    async with Redis.from_url(settings.redis_url) as redis:
-        statistics = await redis.info("commandstats")
+    async with connect(settings.redis_url) as redis:
+        found = await redis.info("commandstats", **masters_of(redis))
+    statistics = list(found.values()) if isinstance(redis, RedisCluster) else [found]
     connection = await asyncpg.connect(settings.database_url)
     try:
         statements = await connection.fetch(
@@ -64,5 +68,10 @@ async def traffic(settings: Settings) -> tuple[Any, Any]:
         )
     finally:
         await connection.close()
-    commands = {name: counted["calls"] for name, counted in statistics.items() if name not in _OURS}
-    return commands, [tuple(row) for row in statements]
+    commands = [
+        (name, counted["calls"])
+        for it in statistics
+        for name, counted in it.items()
+        if name.removeprefix("cmdstat_").partition("|")[0] not in _OURS + _OF_SERVERS
+    ]
+    return sorted(commands), [tuple(row) for row in statements]

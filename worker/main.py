@@ -6,21 +6,17 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import AsyncExitStack
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import uvloop
-from arq.connections import ArqRedis
 from arq.cron import CronJob, cron
 from arq.worker import Worker
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from models.connections import open_stores
@@ -29,6 +25,7 @@ from models.logs import set_up
 from models.settings import Settings
 from models.tracing import open_tracing
 from worker.jobs import expire_sessions, expire_windows, restore_usage, snapshot_usage, sync_sessions
+from worker.queue import NAME, open_queue
 
 if TYPE_CHECKING:
     from models.spans import Spans
@@ -37,7 +34,7 @@ JOB_TIMEOUT_S = 300
 STOP_GRACE_S = 2
 HEALTH_INTERVAL_S = 10
 QUEUE_RETRY_S = 1
-_QUEUE = "gatehouse:queue"
+QUEUE_TRIES = 90
 
 log = logging.getLogger("gatehouse.worker")
 
@@ -66,8 +63,14 @@ class StoppableWorker(Worker):
                 await self.on_shutdown(self.ctx)
 
 
-def build_worker(settings: Settings) -> Worker:
+JOBS = {job.__name__: job for job in (sync_sessions, expire_sessions, expire_windows, snapshot_usage, restore_usage)}
+
+
+def build_worker(settings: Settings, only: Collection[str] = JOBS) -> Worker:
     """An arq worker with the jobs on its clock; several workers share each tick.
+
+    Args:
+        only: names of jobs, if not all of them are wanted: for a move to another Redis.
 
     Raises:
         SettingsError: traces are asked for, and what sends them is not installed.
@@ -75,14 +78,12 @@ def build_worker(settings: Settings) -> Worker:
     start, stop = _opening(settings, open_tracing(settings, "gatehouse-worker"))
     return StoppableWorker(
         cron_jobs=[
-            _every(settings.sync_interval_s, sync_sessions),
-            _every(settings.expire_interval_s, expire_sessions),
-            _every(settings.expire_interval_s, expire_windows),
-            _every(settings.snapshot_interval_s, snapshot_usage),
-            _every(settings.restore_interval_s, restore_usage),
+            _every(getattr(settings, f"{name.partition('_')[0]}_interval_s"), job)
+            for name, job in JOBS.items()
+            if name in only
         ],
-        queue_name=_QUEUE,
-        redis_pool=_queue_pool(settings),
+        queue_name=NAME,
+        redis_pool=open_queue(settings.queue_redis_url, QUEUE_TRIES),
         on_startup=start,  # type: ignore[arg-type]  # annotated as a function with a name, which they are
         on_shutdown=stop,  # type: ignore[arg-type]
         timezone=UTC,
@@ -122,30 +123,13 @@ def _every(interval_s: int, job: Any) -> CronJob:
     return cron(job, minute=set(range(0, 60, interval_s // 60)), second=0)
 
 
-def _queue_pool(settings: Settings, tries: int = 90) -> ArqRedis:
-    """The queue's connections: with deadlines, which arq's own pool lacks, and patience while Redis restarts."""
-    pool: ConnectionPool = ConnectionPool.from_url(
-        settings.queue_redis_url,
-        socket_timeout=5,
-        socket_connect_timeout=2,
-        retry=Retry(ExponentialBackoff(cap=1, base=0.05), tries),
-        retry_on_error=[BusyLoadingError, RedisConnectionError, RedisTimeoutError, OSError],
-    )
-    return ArqRedis(
-        pool,
-        default_queue_name=_QUEUE,
-        job_serializer=msgspec.msgpack.encode,
-        job_deserializer=msgspec.msgpack.decode,
-    )
-
-
 def _health_key() -> str:
     """One key a host: arq deletes it when a worker stops, which must not speak for the others."""
-    return f"{_QUEUE}:health:{socket.gethostname()}"
+    return f"{NAME}:health:{socket.gethostname()}"
 
 
 async def _check(settings: Settings) -> int:
-    pool = _queue_pool(settings, tries=1)
+    pool = open_queue(settings.queue_redis_url, 1)
     try:
         health = await pool.get(_health_key())
         said = f"a worker of this host is alive: {health.decode()}" if health else "no worker of this host is alive"
@@ -161,6 +145,8 @@ def main() -> int:
     """Run until SIGTERM or SIGINT; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m worker.main", description=__doc__)
     parser.add_argument("--check", action="store_true", help="tell whether a worker of this host is alive, and exit")
+    only = "do this job alone; may be repeated (docs/redis.md, moving to another Redis)"
+    parser.add_argument("--only", action="append", choices=JOBS, metavar="JOB", help=only)
     arguments = parser.parse_args()
     try:
         settings = Settings.from_environ(os.environ)
@@ -168,7 +154,7 @@ def main() -> int:
             return asyncio.run(_check(settings))
         set_up(settings)
         asyncio.set_event_loop(uvloop.new_event_loop())
-        worker = build_worker(settings)
+        worker = build_worker(settings, arguments.only or JOBS)
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2

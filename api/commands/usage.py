@@ -17,7 +17,7 @@ from models.keys import BUCKETS
 if TYPE_CHECKING:
     from models.connections import Stores
 
-app = typer.Typer(no_args_is_help=True, help="Calls: top, export, reset.")
+app = typer.Typer(no_args_is_help=True, help="Calls: top, export, snapshot, reset.")
 
 
 class Window(StrEnum):
@@ -65,6 +65,19 @@ def top(
         printing.document(rows)
     else:
         printing.table(Ranked, rows)
+
+
+@app.command(epilog="Example:\n\ngatehouse usage snapshot")
+def snapshot(as_json: AsJson = False) -> None:
+    """Bring PostgreSQL's copy of the counters up to date, as the worker does; returns when it has every call."""
+
+    async def work(stores: "Stores") -> None:
+        await stores.snapshots.settle(range(BUCKETS))
+        if await stores.snapshots.backlog():
+            raise StoreUnavailable("Calls were counted meanwhile, or a restore must come first: run it again")
+
+    run(work)
+    printing.result({"complete": True}, "PostgreSQL has every call", as_json=as_json)
 
 
 async def _names(stores: "Stores", user_ids: list[int]) -> dict[int, str]:

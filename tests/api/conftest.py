@@ -11,7 +11,6 @@ from unittest.mock import patch
 import httpx
 import msgspec
 import pytest
-from redis.asyncio import Redis
 from sanic_testing.reusable import ReusableClient
 
 from api.app import build_app
@@ -22,6 +21,7 @@ from models.keys import log_key
 from models.policies import DEFAULT
 from models.settings import Settings
 from tests.conftest import empty
+from tests.redis_client import connect
 
 T = TypeVar("T")
 
@@ -164,7 +164,7 @@ class Api:
     def forget_cache(self) -> None:
         """Lose all that Redis holds, as a crash without a file would."""
 
-        async def flush(redis: Redis) -> None:
+        async def flush(redis: Any) -> None:
             await redis.flushall()
 
         self._with_redis(flush)
@@ -183,9 +183,9 @@ class Api:
 
         self._with_redis(age)
 
-    def _with_redis(self, use: Callable[[Redis], Coroutine[Any, Any, T]]) -> T:
+    def _with_redis(self, use: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         async def connected() -> T:
-            async with Redis.from_url(self.settings.redis_url) as redis:
+            async with connect(self.settings.redis_url) as redis:
                 return await use(redis)
 
         return self.run(connected())

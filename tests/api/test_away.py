@@ -19,10 +19,11 @@ def test_ready_says_when_no_worker_is_at_work(api: Api) -> None:
     assert never.status_code == 200
     (warning,) = decoded(never)["warnings"]
     assert warning.startswith("No worker has published sessions to this Redis yet")
-    state = api.run(api.stores.store.sync_state())
-    assert state is None
-    run_id, now_us = api.run(api.stores.store.identity())
-    api.run(api.stores.store.save_sync_state(SyncState(run_id, 0, now_us - 612_000_000)))
+    store = api.stores.store
+    assert api.run(store.sync_states()) == {}
+    for server in api.run(store.servers.masters()):
+        run_id, now_us = api.run(store.identity(server))
+        api.run(store.save_sync_states({run_id: SyncState(0, now_us - 612_000_000)}))
     (warning,) = decoded(api.get("/health/ready"))["warnings"]
     assert warning.startswith("No worker has published sessions for 612 s: see")
 

@@ -220,7 +220,7 @@ async def test_a_job_that_fails_is_an_error(settings: Settings, kept: Kept) -> N
 async def test_outside_of_a_request_and_a_job_there_are_no_spans(stores: Stores, kept: Kept) -> None:
     async with open_stores(stores.settings) as opened:
         kept.spans.attach(opened)
-        await opened.store.identity()
+        await opened.store.ping()
         await opened.database.ping()
     assert kept.take() == []
 

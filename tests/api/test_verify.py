@@ -52,7 +52,7 @@ def test_an_admitted_call_waits_for_no_name(api: Api, start: Start) -> None:
 async def _trusting(api: Api) -> None:
     """Until the process has looked at its connection to Redis; before, it asks PostgreSQL about sessions."""
     await api.stores.usage.top()
-    api.stores.usage._watch.poke()
+    api.stores.usage._watch.poke(api.stores.store.servers.of(0))
     async with asyncio.timeout(DEADLINE_S):
         while not api.stores.usage.trusts_redis:
             await asyncio.sleep(0.01)

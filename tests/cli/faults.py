@@ -187,8 +187,9 @@ async def sequence_set_back(deployment: Deployment) -> AsyncIterator[dict[str, A
 
 @asynccontextmanager
 async def no_worker(deployment: Deployment) -> AsyncIterator[dict[str, Any]]:
-    beat_us = int(await deployment.redis.hget("gate:sync", "beat_us"))
-    await deployment.redis.hset("gate:sync", "beat_us", beat_us - 60_000_000)
+    ((run_id, state),) = (await deployment.redis.hgetall("gate:sync")).items()
+    watermark_us, _, beat_us = state.partition(":")
+    await deployment.redis.hset("gate:sync", run_id, f"{watermark_us}:{int(beat_us) - 60_000_000}")
     yield {}
 
 
@@ -227,7 +228,7 @@ async def queue_stopped(deployment: Deployment) -> AsyncIterator[dict[str, Any]]
 FAULTS: dict[str, tuple[Fault, str, set[str], str]] = {
     "stopped Redis": (redis_stopped, "redis", OF_REDIS | OF_COUNTERS, "REDIS_URL has its host and port"),
     "stopped PostgreSQL": (postgres_stopped, "postgres", OF_POSTGRES | OF_COUNTERS, "see that the server runs"),
-    "read-only replica": (read_only_replica, "redis_role", set(), "point REDIS_URL at the master"),
+    "read-only replica": (read_only_replica, "redis_role", {"worker"}, "point REDIS_URL at the master"),
     "allkeys-lru": (configured("maxmemory-policy", "allkeys-lru", "noeviction"), "eviction", set(), "noeviction"),
     "full memory": (configured("maxmemory", "1100000", "0"), "memory", set(), "raise maxmemory"),
     "wrong Redis password": (wrong_redis_password, "redis", OF_REDIS | OF_COUNTERS, "right user and password"),

@@ -4,7 +4,9 @@ import pytest
 
 from models.connections import Stores
 from models.errors import InvalidCredentials
+from models.keys import bucket_of
 from models.records import SUPERSEDED
+from models.servers import BUCKET_SLOTS
 from tests.cli.conftest import Command
 from tests.conftest import RawRedis
 
@@ -81,7 +83,9 @@ async def test_a_disabled_users_session_ends_at_once_and_the_user_is_unknown(
     claims = stores.sessions.verify(token)
     assert claims
     command = stores.store.admission_command(claims, stores.usage.policies.default.policies)
-    assert (await stores.store.admit(command)).outcome == SUPERSEDED, "Redis itself knows, without PostgreSQL"
+    slot = BUCKET_SLOTS[bucket_of(user_id)]
+    verdict = await stores.store.admit(stores.store.servers.of(slot), command, slot)
+    assert verdict.outcome == SUPERSEDED, "Redis itself knows, without PostgreSQL"
     with pytest.raises(InvalidCredentials):
         await stores.accounts.log_in("ada", PASSWORD)
     assert (await cli("user", "disable", "--id", str(user_id), "--json")).document["changed"] is False

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
-from redis.asyncio import Redis
 
 from models import snapshots
 from models.connections import Stores
@@ -15,6 +14,7 @@ from models.counters import Counters, Drained
 from models.keys import BUCKETS, bucket_key, bucket_of
 from models.snapshots import Snapshots
 from tests.conftest import RawRedis
+from tests.redis_client import connect
 
 USERS = 5
 
@@ -273,5 +273,5 @@ async def test_an_older_copy_of_the_counters_is_raised_to_the_stored_ones(
 
 
 async def redis_keys(stores: Stores) -> list[bytes]:
-    async with Redis.from_url(stores.settings.redis_url) as client:
+    async with connect(stores.settings.redis_url) as client:
         return [key async for key in client.scan_iter() if b"totals" in key or b"callers" in key or b"ready" in key]

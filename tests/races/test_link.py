@@ -4,7 +4,7 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,22 @@ from models import link as link_module
 from models.connections import Stores
 from models.devservers import ValkeyServer
 from models.errors import StoreUnavailable
-from models.link import Link, pack
+from models.link import Link, fixed, pack
+from models.targets import parse_target
 from tests.conftest import RawRedis, Servers
 
 CALLS = int(os.environ.get("LINK_CALLS", "20000"))
 CALLERS = 64
 
 
+def link_to(url: str, deadline_s: float, greeting: Sequence[bytes] = ()) -> Link:
+    target = parse_target(url)
+    return Link(fixed(target.hosts[0]), target, deadline_s, greeting)
+
+
 @pytest.fixture
 async def link(servers: Servers) -> AsyncIterator[Link]:
-    opened = Link(servers.valkey.url, 1.0)
+    opened = link_to(servers.valkey.url, 1.0)
     yield opened
     opened.close()
 
@@ -100,7 +106,7 @@ async def test_a_lost_connection_is_opened_again(link: Link, redis: RawRedis) ->
 
 
 async def test_a_restarted_server_is_found_again(own_valkey: ValkeyServer) -> None:
-    link = Link(own_valkey.url, 1.0, greeting=[pack("SET", "greeted", "1")])
+    link = link_to(own_valkey.url, 1.0, greeting=[pack("SET", "greeted", "1")])
     await link.call(pack("PING"))
     own_valkey.stop()
     with pytest.raises(StoreUnavailable):
@@ -111,7 +117,7 @@ async def test_a_restarted_server_is_found_again(own_valkey: ValkeyServer) -> No
 
 
 async def test_a_server_that_hangs_is_given_up_in_time(own_valkey: ValkeyServer) -> None:
-    link = Link(own_valkey.url, 0.2)
+    link = link_to(own_valkey.url, 0.2)
     await link.call(pack("PING"))
     assert own_valkey.pid is not None
     os.kill(own_valkey.pid, signal.SIGSTOP)
@@ -138,4 +144,4 @@ async def test_calls_that_wait_are_bounded(link: Link, monkeypatch: pytest.Monke
 async def test_an_address_that_refuses_is_an_outage(own_valkey: ValkeyServer) -> None:
     for url in (own_valkey.url.replace("redis://", "redis://:wrong@"), "redis://127.0.0.1:1/0"):
         with pytest.raises(StoreUnavailable):
-            await Link(url, 1.0).call(pack("PING"))
+            await link_to(url, 1.0).call(pack("PING"))

@@ -10,8 +10,10 @@ import pytest
 from models.connections import Stores, open_stores
 from models.errors import InvalidCredentials, LoginThrottled, Overloaded
 from models.events import Origin
+from models.keys import login_key
 from models.limits import RateLimit, parse_limits
 from models.local_limits import LocalLimiter
+from models.servers import slot_of
 from models.settings import Settings
 from models.tables import User
 from tests.conftest import MANY, RawRedis, empty
@@ -102,7 +104,8 @@ async def test_processes_share_the_limit_and_keep_their_own_when_redis_is_emptie
         assert await fail(other, "ada", AWAY, 1) == ["LoginThrottled"]
         await redis.flushall()
         assert await fail(strict, "ada", AWAY, 1) == ["LoginThrottled"], "a process remembers its own"
-        strict.store.away = other.store.away = True
+        for stores in (strict, other):
+            stores.store.servers.lose(stores.store.servers.of(slot_of(login_key(""))))
         assert await fail(strict, "ada", AWAY, 1) == ["LoginThrottled"]
         assert await fail(other, "ada", AWAY, 3) == ["InvalidCredentials"] * 2 + ["LoginThrottled"]
 

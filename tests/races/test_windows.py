@@ -13,6 +13,7 @@ from models import lua, snapshots
 from models.connections import Stores
 from models.counters import FOLD_CHUNK, Counters
 from models.keys import bucket_key, bucket_of, totals_key
+from models.link import pack
 from models.lua import Script
 from models.windows import HOUR_US, Window, current, kept_at, windows_of
 from tests.conftest import RawRedis
@@ -162,6 +163,7 @@ def with_a_late_delete() -> Script:
     assert line in broken.text
     broken.text = broken.text.replace(line, b"redis.call('UNLINK', KEYS[1])")
     broken.sha = hashlib.sha1(broken.text).hexdigest()  # noqa: S324  # what EVALSHA takes
+    broken.load = pack("SCRIPT", "LOAD", broken.text)
     return broken
 
 

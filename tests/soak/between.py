@@ -9,8 +9,9 @@ from typing import Any, cast
 
 from models.connections import Stores
 from models.database import Database
-from models.keys import user_key
+from models.keys import bucket_of, user_key
 from models.records import ADMITTED, MISSING, Entry
+from models.servers import BUCKET_SLOTS
 from models.sessions import Sessions
 from models.store import Store
 from models.tokens import Claims, TokenSigner
@@ -78,8 +79,9 @@ class OneProcess:
         A process whose clock is late would take an expired token so far: the stores must refuse it.
         """
         command = self.store.admission_command(claims, self._limits)
+        slot = BUCKET_SLOTS[bucket_of(claims.user_id)]
         for _ in range(FALLBACK_TRIES):
-            verdict = await self.store.admit(command)
+            verdict = await self.store.admit(self.store.servers.of(slot), command, slot)
             if verdict.outcome != MISSING:
                 return verdict.outcome == ADMITTED
             if await self.sessions.fall_back(claims) is not None:

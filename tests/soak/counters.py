@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from redis.asyncio import Redis
 
-from models import store
+from models import servers
 from models.connections import Stores, open_stores
 from models.keys import BUCKETS, bucket_key
 from tests.soak.callers import USED_BUCKETS, Callers
@@ -168,7 +168,7 @@ async def counters(stage: Stage, rounds: int, planted: str) -> Outcome:
     """Cycles of one or two faults, each followed by a moment without calls in which everything is compared."""
     outcome, ledger = Outcome(), Ledger()
     async with AsyncExitStack() as stack:
-        stack.enter_context(patch.object(store, "GATE_DEADLINE_S", PATIENCE_S))
+        stack.enter_context(patch.object(servers, "GATE_DEADLINE_S", PATIENCE_S))
         gates = [await stack.enter_async_context(open_stores(stage.settings)) for _ in range(2)]
         callers = Callers(gates, ledger, outcome)
         siege = _Siege(stage, callers, ledger, outcome, planted)

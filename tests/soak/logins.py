@@ -142,7 +142,7 @@ async def _play(troupe: Troupe, judge: _Judge, user_ids: list[int], *, killing: 
 
 async def _until_synced(stores: Stores) -> None:
     async with asyncio.timeout(30):
-        while await stores.store.sync_state() is None:
+        while not await stores.store.sync_states():
             await asyncio.sleep(0.02)
 
 

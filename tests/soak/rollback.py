@@ -6,21 +6,20 @@ import shutil
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from unittest.mock import patch
 
 from redis.asyncio import Redis
 
-from models.connections import Stores, open_stores
+from models.connections import open_stores
 from models.devservers import ValkeyServer
-from models.tokens import Claims
-from models.usage import Usage
+from models.servers import Server
+from tests.soak.endings import ALWAYS, BELIEVED, USERS, cycle
 from tests.soak.scenario import Outcome, scenario
 from tests.soak.stage import Stage
 from tests.system.faultproxy import FaultProxy
 
 DEADLINE_S = 20.0
-STAYING, REVOKED, REPLACED = 3, 2, 2
-BELIEVED = "believed at once"
 
 
 class _Copies:
@@ -74,74 +73,6 @@ class _Copies:
         self._replication.heal()
 
 
-class _Callers:
-    """Calls with every token without a pause, and what each answer has to be."""
-
-    def __init__(self, stores: Stores, outcome: Outcome) -> None:
-        self._stores, self._outcome = stores, outcome
-        self.valid: list[str] = []
-        self.ended: list[str] = []
-        self.calls = 0
-
-    async def call_on(self) -> None:
-        """Until cancelled."""
-        while True:
-            await self.call_once()
-            await asyncio.sleep(0.002)
-
-    async def call_once(self) -> None:
-        """Every token once; those that had ended before its call must be refused."""
-        ended, valid = list(self.ended), list(self.valid)
-        for token in (*ended, *valid):
-            admission = await self._stores.usage.admit(token)
-            self.calls += 1
-            if token in ended and admission.admitted:
-                self._outcome.violations.append("a token is admitted that had been ended")
-            if token in self.valid and admission.reason is not None:
-                self._outcome.violations.append(f"a valid token is refused: {admission.reason}")
-
-
-async def _end_some(stores: Stores, callers: _Callers, users: list[int]) -> None:
-    """Log some users out and others in again: two ways for a token to end."""
-    for number, user_id in enumerate(users[STAYING:]):
-        token = callers.valid.pop()
-        claims = stores.sessions.read_token(token)
-        assert isinstance(claims, Claims)
-        if number < REPLACED:
-            await stores.sessions.start(claims.user_id)
-        else:
-            assert await stores.accounts.log_out(claims) is None
-        assert user_id in users
-        callers.ended.append(token)
-
-
-async def _cycle(stores: Stores, copies: _Copies, users: list[int], outcome: Outcome, *, promote: bool) -> int:
-    callers = _Callers(stores, outcome)
-    callers.valid = [await stores.sessions.start(user_id) for user_id in users]
-    await callers.call_once()
-    await _until_trusted(stores)
-    await copies.keep_older(promote=promote)
-    await _end_some(stores, callers, users)
-    calling = [asyncio.create_task(callers.call_on()) for _ in range(2)]
-    try:
-        await copies.lose(promote=promote)
-        await _until_trusted(stores)
-        await asyncio.sleep(0.05)
-    finally:
-        for task in calling:
-            task.cancel()
-        ended = await asyncio.gather(*calling, return_exceptions=True)
-    outcome.violations += [f"a call failed: {error!r}" for error in ended if isinstance(error, Exception)]
-    return callers.calls
-
-
-async def _until_trusted(stores: Stores) -> None:
-    """Wait for a worker's heartbeat at whatever answers now."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not stores.usage.trusts_redis or (await stores.store.sync_state()) is None:
-            await asyncio.sleep(0.01)
-
-
 @scenario(
     3,
     "rollback",
@@ -164,15 +95,16 @@ async def rollback(stage: Stage, rounds: int, planted: str) -> Outcome:
         address = f"redis://127.0.0.1:{clients.port}/0"
         stage.worker(REDIS_URL=address)
         stores = await stack.enter_async_context(open_stores(replace(stage.settings, redis_url=address)))
-        users = [await stores.accounts.add(f"user{n}", "password") for n in range(STAYING + REVOKED + REPLACED)]
+        users = [await stores.accounts.add(f"user{n}", "password") for n in range(USERS)]
         if planted == BELIEVED:
-            stack.enter_context(patch.object(Usage, "trusts_redis", property(lambda _: True)))
+            stack.enter_context(patch.object(Server, "trusted", ALWAYS, create=True))
         calls = 0
         for number in range(rounds):
             promote = bool(number % 2)
             if promote:
                 await copies.follow()
-            calls += await _cycle(stores, copies, users, outcome, promote=promote)
+            steps = partial(copies.keep_older, promote=promote), partial(copies.lose, promote=promote)
+            calls += await cycle(stores, users, outcome, *steps)
             outcome.tried += 1
             stage.progress(outcome.tried)
         outcome.figures["calls"] = calls

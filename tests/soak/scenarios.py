@@ -1,6 +1,7 @@
 """Every module with scenarios: importing one registers what it holds."""
 
 from tests.soak import (
+    companies,
     counters,
     crosstalk,
     enumeration,
@@ -19,6 +20,7 @@ from tests.soak import (
 )
 
 __all__ = [
+    "companies",
     "counters",
     "crosstalk",
     "enumeration",

@@ -14,7 +14,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from api.answers import Answer
 from api.app import build_app
 from api.gate import limited
-from models import link, store
+from models import link, servers
 from models.settings import Settings
 from tests.soak.crosstalk import SHIFTED
 
@@ -35,7 +35,7 @@ def main() -> int:
     settings = Settings.from_environ(os.environ)
     if os.environ.get("SOAK_PLANTED") == SHIFTED:
         patch.object(link._Connection, "send", _forgetting(link._Connection.send)).start()
-    patch.object(store, "GATE_DEADLINE_S", PATIENCE_S).start()
+    patch.object(servers, "GATE_DEADLINE_S", PATIENCE_S).start()
     app = build_app(settings)
     app.blueprint(blueprint)
     listener = socket.create_server((settings.host, settings.port), backlog=1024)

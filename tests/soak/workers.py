@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from models.connections import Stores, open_stores
 from models.keys import user_key
+from models.records import SyncState
 from tests.soak.broken_web import LOOKING_OFTEN
 from tests.soak.scenario import Outcome, scenario
 from tests.soak.stage import Process, Stage
@@ -69,8 +70,10 @@ class _World:
         """Until cancelled: the longest time without a sync, by Redis's clock."""
         while True:
             try:
-                (_, now_us), state = await self._stores.store.identity(), await self._stores.store.sync_state()
-                self.gap_s = max(self.gap_s, (now_us - state.beat_us) / 1e6 if state else 0.0)
+                now_us, state = await self._stores.store.counters.now_us(), await self._stores.store.sync_states()
+                self.gap_s = max(
+                    self.gap_s, (now_us - max(it.beat_us for it in state.values())) / 1e6 if state else 0.0
+                )
             except Exception:  # Redis is away: nobody can sync
                 await asyncio.sleep(0.2)
             await asyncio.sleep(0.1)
@@ -172,10 +175,10 @@ async def no_worker(stage: Stage, rounds: int, planted: str) -> Outcome:
     web = await asyncio.to_thread(stage.web, None, module=module, RATE_LIMITS="5/2s")
     async with open_stores(stage.settings) as stores, httpx.AsyncClient(base_url=web.url) as client:
         await stores.sessions.sync()
-        (run_id, now_us), state = await stores.store.identity(), await stores.store.sync_state()
-        assert state is not None
+        ((run_id, state),) = (await stores.store.sync_states()).items()
         if short:
-            await stores.store.save_sync_state(type(state)(run_id, state.watermark_us, now_us - 600_000_000))
+            older = SyncState(state.watermark_us, state.beat_us - 600_000_000)
+            await stores.store.save_sync_states({run_id: older})
         user_id = await stores.accounts.add("ada", "password")
         old = await stores.sessions.start(user_id)
         token = await stores.sessions.start(user_id)

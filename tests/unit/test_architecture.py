@@ -21,9 +21,11 @@ Sources = dict[str, str]
 
 LAYERS: tuple[set[str], ...] = (
     {"credentials", "errors", "events", "findings", "keys", "limits", "line_writer", "local_limits", "log_lines"}
-    | {"meters", "pace", "policies", "readings", "records", "refreshed", "rotation", "settings", "tasks", "windows"},
-    {"counters", "tables", "database", "link", "logs", "lua", "replies", "store", "passwords", "tokens"},
-    {"heartbeat", "outage", "sessions", "snapshots", "throttle", "usage", "watch"},
+    | {"meters", "pace", "policies", "readings", "records", "refreshed", "rotation", "settings", "targets", "tasks"}
+    | {"windows"},
+    {"cluster", "counters", "tables", "database", "link", "logs", "lua", "replies", "sentinels", "servers", "store"}
+    | {"passwords", "tokens"},
+    {"heartbeat", "outage", "publishing", "sessions", "snapshots", "throttle", "usage", "watch"},
     {"accounts", "admin", "candidates", "imports", "operations", "original_counts", "originals"}
     | {"diagnosis", "exports", "postgres_checks", "redis_checks", "register", "rehearsals", "resets", "roster"},
     {"overview"},
@@ -35,12 +37,12 @@ LAYERS: tuple[set[str], ...] = (
 DEVELOPMENT = {"devprocess", "devservers"}
 DEVELOPMENT_USERS = ("api/dev.py", "api/devprocfile.py", "models/devservers.py", "tests/")
 
-REDIS_USERS = ("counters", "link", "lua", "original_counts", "replies", "store")
+REDIS_USERS = ("original_counts", "replies", "servers")
 DRIVERS: dict[str, tuple[str, ...]] = {
     "sanic": ("api/",),
     "arq": ("worker/",),
-    "redis": (*(f"models/{name}.py" for name in REDIS_USERS), "worker/main.py"),
-    "hiredis": ("models/link.py", "models/replies.py", "models/store.py"),
+    "redis": (*(f"models/{name}.py" for name in REDIS_USERS), "worker/main.py", "worker/queue.py"),
+    "hiredis": tuple(f"models/{name}.py" for name in ("cluster", "link", "replies", "sentinels", "servers", "store")),
     "asyncpg": ("models/database.py",),
     "prometheus_client": ("api/metrics.py",),
     "opentelemetry": ("models/spans.py",),
@@ -287,7 +289,7 @@ def test_each_rule_can_fail(case: int) -> None:
 def test_the_rules_take_what_is_right() -> None:
     good = {
         "models/usage.py": "from models.sessions import Sessions\nfrom models.errors import X",
-        "models/store.py": "import redis\nfrom models.tokens import Claims",
+        "models/servers.py": "import redis\nfrom models.link import Link",
         "api/app.py": "import sanic\nfrom models.connections import Stores\nfrom api.errors import Errors",
         "api/dev.py": "from models.devservers import free_port",
         "worker/main.py": "import arq\nimport redis\nfrom worker.jobs import sync",

@@ -15,6 +15,7 @@ from models.errors import RedisAway, ReplyLost, StoreUnavailable
 from models.keys import METERS_KEY, user_key
 from models.meters import Facts, JobFacts, Metered, Meters, metered
 from models.policies import parse_policies
+from models.servers import slot_of
 from models.settings import Settings
 from tests.conftest import RawRedis
 from worker import jobs
@@ -111,11 +112,12 @@ async def test_counts_wait_while_redis_is_away_and_no_count_is_told_twice(stores
     meters, told = stores.operations.meters, stores.store
     for _ in range(5):
         await stores.usage.admit("x")
-    told.away = True
+    server = told.servers.of(slot_of(METERS_KEY))
+    server.away = True
     await stores.operations.tell()
-    told.away = False
-    link = told._link.call
-    with patch.object(told._link, "call", AsyncMock(side_effect=RedisAway)):
+    server.away = False
+    link = server.jobs.call
+    with patch.object(server.jobs, "call", AsyncMock(side_effect=RedisAway)):
         await stores.operations.tell()
     assert (await stores.store.read_facts()).meters.unauthorized == 0
     await stores.operations.tell()
@@ -126,7 +128,7 @@ async def test_counts_wait_while_redis_is_away_and_no_count_is_told_twice(stores
         raise ReplyLost
 
     meters.count("unauthorized")
-    with patch.object(told._link, "call", ran_and_lost):
+    with patch.object(server.jobs, "call", ran_and_lost):
         await stores.operations.tell()
     await stores.operations.tell()
     assert (await stores.store.read_facts()).meters.unauthorized == 6

@@ -1,0 +1,137 @@
+"""Every form of REDIS_URL, with passwords and with TLS, on real servers."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from redis import Redis
+
+from models.connections import open_stores
+from models.devprocess import LOOPBACK
+from models.devservers import ValkeyServer
+from models.errors import RedisAway
+from models.settings import Settings
+from tests.valkeys import ValkeyCluster, Watched
+from worker.queue import open_queue
+
+PASSWORD = "p@ss/w:ord?#"
+QUOTED = quote(PASSWORD, safe="")
+SENTINELS = "of sentinels"
+
+
+class TlsServer(ValkeyServer):
+    """Debian's Redis, which can encrypt; the embedded Valkey cannot."""
+
+    def _command(self, port: int) -> list[str]:
+        program = shutil.which("redis-server")
+        assert program
+        options = ["--bind", LOOPBACK, "--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"]
+        files = {name: str(self.folder / f"server.{end}") for name, end in (("cert", "crt"), ("key", "key"))}
+        options += ["--tls-cert-file", files["cert"], "--tls-key-file", files["key"], "--requirepass", PASSWORD]
+        options += ["--tls-ca-cert-file", files["cert"], "--dir", str(self.data), "--save", "", "--appendonly", "no"]
+        return [program, *options]
+
+    def _prepare(self, give_up: Any) -> None:
+        self._own_data_folder()
+
+    def _answers(self) -> bool:
+        client: Any = Redis(port=self.port or 0, ssl=True, ssl_cert_reqs="none", password=PASSWORD, socket_timeout=5)
+        with contextlib.closing(client), contextlib.suppress(Exception):
+            return bool(client.ping())
+        return False
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Iterator[TlsServer]:
+    if shutil.which("redis-server") is None and "CI" not in os.environ:
+        pytest.skip("Debian's redis-server is not installed: apt install redis-server")
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    for parent in [folder, *folder.parents][:-2]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    command += ["-keyout", str(folder / "server.key"), "-out", str(folder / "server.crt")]
+    subprocess.run(command, check=True, capture_output=True)
+    for name in ("server.key", "server.crt"):
+        (folder / name).chmod(0o644)
+    with TlsServer(folder, durable=False) as server:
+        yield server
+
+
+async def works_at(settings: Settings, url: str) -> None:
+    """A whole short life: log in, call, log out, and what the worker does."""
+    async with open_stores(replace(settings, redis_url=url)) as stores:
+        await stores.database.fetch("TRUNCATE users, sessions, call_totals, call_windows, caller_sketches")
+        user_id = await stores.accounts.add("ada", "a long password")
+        token = await stores.accounts.log_in("ada", "a long password")
+        assert (await stores.usage.admit(token)).admitted
+        assert stores.usage.meters.counts["cached"] == 1, "Redis was asked, not PostgreSQL"
+        await stores.snapshots.restore()
+        assert (await stores.snapshots.take()).users == 1
+        assert (await stores.sessions.sync()).rows == 1
+        assert dict(await stores.usage.top())[user_id] == 1
+
+
+@pytest.mark.parametrize("host", [LOOPBACK, "localhost"])
+async def test_tls_checks_the_certificate(settings: Settings, tls: TlsServer, host: str) -> None:
+    address = f"rediss://:{QUOTED}@{host}:{tls.port}/0"
+    await works_at(settings, f"{address}?ssl_ca_certs={tls.folder}/server.crt")
+    await works_at(settings, f"{address}?ssl_cert_reqs=none")
+    async with open_stores(replace(settings, redis_url=address)) as stores:
+        with pytest.raises(RedisAway):  # nobody vouches for it
+            await stores.store.ping()
+
+
+async def test_the_queue_takes_the_same_addresses(tls: TlsServer) -> None:
+    for options in (f"ssl_ca_certs={tls.folder}/server.crt", "ssl_cert_reqs=none"):
+        queue = open_queue(f"rediss://:{QUOTED}@{LOOPBACK}:{tls.port}/0?{options}", 1)
+        assert await queue.ping()
+        await queue.aclose()
+
+
+async def test_a_wrong_password_is_an_outage_that_says_so(
+    settings: Settings, tls: TlsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"rediss://:wrong@{LOOPBACK}:{tls.port}/0?ssl_cert_reqs=none"
+    async with open_stores(replace(settings, redis_url=url)) as stores:
+        with pytest.raises(RedisAway):
+            await stores.store.ping()
+    assert "WRONGPASS" in caplog.text
+    assert "wrong@" not in caplog.text
+
+
+async def test_a_cluster_behind_a_password(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with ValkeyCluster(_open(tmp_path_factory), replicas=False) as cluster:
+        for node in cluster.nodes:
+            node.ask("CONFIG", "SET", "requirepass", PASSWORD)
+        await works_at(settings, cluster.url.replace("://", f"://:{QUOTED}@"))
+
+
+async def test_sentinels_and_their_master_behind_passwords(
+    settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with Watched(_open(tmp_path_factory), PASSWORD, SENTINELS) as watched:
+        assert f":{QUOTED}@" in watched.url
+        await works_at(settings, watched.url)
+        queue = open_queue(watched.url, 1)
+        assert await queue.ping()
+        await queue.aclose()
+        for wrong in (watched.url.replace(f":{QUOTED}@", ""), watched.url.partition("?")[0]):
+            async with open_stores(replace(settings, redis_url=wrong)) as stores:
+                with pytest.raises(RedisAway):
+                    await stores.store.ping()
+
+
+def _open(factory: pytest.TempPathFactory) -> Path:
+    folder = factory.mktemp("valkeys")
+    for parent in [folder, *folder.parents][:-2]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    return folder

@@ -1,0 +1,75 @@
+"""The worker's queue: where it is, and connections with deadlines, which arq's own pool lacks."""
+
+from typing import Any
+
+import msgspec
+from arq.connections import ArqRedis
+from redis.asyncio import ConnectionPool, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import BusyLoadingError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from models.targets import Credentials, Target, parse_target
+
+NAME = "gatehouse:queue"
+REPLY_S, CONNECT_S = 5, 2
+
+
+def open_queue(url: str, tries: int) -> ArqRedis:
+    """The queue's client.
+
+    Args:
+        url: as `ARQ_REDIS_URL`: a server, or the master that sentinels name.
+        tries: how often a command is sent again while Redis restarts or fails over, a second apart at most.
+    """
+    target = parse_target(url)
+    patience = {
+        "retry": Retry(ExponentialBackoff(cap=1, base=0.05), tries),
+        "retry_on_error": [BusyLoadingError, RedisConnectionError, RedisTimeoutError, OSError],
+    }
+    options: dict[str, Any] = {**_connecting(target, target.credentials), **patience, "db": target.database}
+    sentinels: Sentinel | None = None
+    if target.kind == "sentinel":
+        own = {"sentinel_kwargs": _connecting(target, target.sentinel)}
+        sentinels = Sentinel(list(target.hosts), **own)  # type: ignore[no-untyped-call]  # the library left it so
+        options.pop("connection_class", None)
+        given = options | {"ssl": target.tls is not None}
+        pool: ConnectionPool = SentinelConnectionPool(target.name, sentinels, **given)  # type: ignore[no-untyped-call]
+    else:
+        host, port = target.hosts[0]
+        pool = ConnectionPool(host=host, port=port, **options)
+    # Never pickle: whoever can write to the queue would run code here.
+    queue = _Queue(
+        pool,
+        default_queue_name=NAME,
+        job_serializer=msgspec.msgpack.encode,
+        job_deserializer=msgspec.msgpack.decode,
+    )
+    queue.sentinels = sentinels
+    return queue
+
+
+class _Queue(ArqRedis):
+    """A client that ends all of its connections, those to sentinels too."""
+
+    sentinels: Sentinel | None = None
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool=True)
+        for client in self.sentinels.sentinels if self.sentinels else ():
+            await client.aclose()
+
+
+def _connecting(target: Target, credentials: Credentials) -> dict[str, Any]:
+    """Who connects, how it is encrypted, and for how long it is waited."""
+    found: dict[str, Any] = {"socket_timeout": REPLY_S, "socket_connect_timeout": CONNECT_S}
+    if credentials.password:
+        found |= {"username": credentials.username or None, "password": credentials.password}
+    if target.tls is not None:
+        checks = target.tls.get("ssl_check_hostname", "").lower() not in ("false", "no", "0")
+        unchecked = target.tls.get("ssl_cert_reqs") == "none"
+        found |= target.tls | {"ssl_check_hostname": checks and not unchecked, "connection_class": SSLConnection}
+    return found
