@@ -170,7 +170,7 @@ async def test_the_call_that_meets_an_older_copy_does_not_believe_it(service: St
     """A process without calls does not ask why its connection ended: its next call connects, and is judged there."""
     user_id, token = await signed_in(service)
     assert (await service.usage.admit(token)).admitted
-    key, link = user_key(user_id, "session"), service.store._link
+    key, link = user_key(user_id, "session"), service.store.servers.of(0).gate
     async with Redis.from_url(service.settings.redis_url) as redis:
         older = await redis.get(key)
     claims = service.sessions.read_token(token)
