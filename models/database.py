@@ -1,4 +1,4 @@
-"""PostgreSQL, the truth: the one module that knows asyncpg and opens Tortoise.
+"""PostgreSQL, the truth: how it is asked, by hand-written statements and through Tortoise.
 
 Hand-written statements are files in `scripts/*.sql`, one caller each; plain reads and writes go through the ORM inside
 `Database.deadline()`. Either way nothing waits longer than its deadline, and a driver's error leaves as
@@ -6,19 +6,19 @@ Hand-written statements are files in `scripts/*.sql`, one caller each; plain rea
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, cast
 
 import asyncpg
 from tortoise.context import TortoiseContext, _current_context
-from tortoise.exceptions import DBConnectionError, OperationalError
+from tortoise.exceptions import BaseORMException
 from tortoise.migrations.api import migrate as run_migrations
 
 from models.errors import InvalidInput, StoreUnavailable
+from models.pool import AWAY, BROKEN, Client, Connecting, cause_of
+from models.postgres_target import PostgresTarget, parse_postgres
 
 QUERY_DEADLINE_S = 2.0
 """For acquiring a connection and one query of a request, together."""
@@ -29,20 +29,6 @@ BATCH_DEADLINE_S = 60.0
 POOL_SIZE = 10
 
 _MIGRATION_LOCK = 0x67617465  # 'gate'
-_AWAY = (
-    OSError,
-    TimeoutError,
-    DBConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-)
-
 TORTOISE_APPS = {"gatehouse": {"models": ["models.tables"], "migrations": "models.migrations"}}
 # What `tortoise makemigrations` reads; it compares models with migrations and connects to nothing.
 TORTOISE_ORM = {"connections": {"default": "postgres://localhost/gatehouse"}, "apps": TORTOISE_APPS}
@@ -53,47 +39,10 @@ def load_sql(name: str) -> str:
     return (Path(__file__).parent / "scripts" / f"{name}.sql").read_text()
 
 
-def _credentials(database_url: str) -> dict[str, Any]:
-    """The parts of a URL as asyncpg takes them: Tortoise's own parser mistakes `sslmode`."""
-    url = urlsplit(database_url)
-    query = parse_qs(url.query)
-    return {
-        "host": query["host"][0] if "host" in query else url.hostname,
-        "port": url.port or 5432,
-        "user": unquote(url.username) if url.username else None,
-        "password": unquote(url.password) if url.password else None,
-        "database": unquote(url.path.lstrip("/")),
-        "ssl": query["sslmode"][0] if "sslmode" in query else None,
-    }
-
-
-def _tortoise_config(database_url: str) -> dict[str, Any]:
-    credentials = _credentials(database_url) | {
-        "minsize": 1,
-        "maxsize": POOL_SIZE,
-        "timeout": QUERY_DEADLINE_S,
-        "application_name": "gatehouse",
-    }
-    connection = {"engine": "tortoise.backends.asyncpg", "credentials": credentials}
+def _tortoise_config(target: PostgresTarget) -> dict[str, Any]:
+    credentials = {"target": target, "application_name": "gatehouse", "minsize": 0, "maxsize": POOL_SIZE}
+    connection = {"engine": "models.pool", "credentials": credentials}
     return {"connections": {"default": connection}, "apps": TORTOISE_APPS}
-
-
-class _Pool(asyncpg.Pool):  # type: ignore[misc]
-    """A pool whose acquiring, and so the releasing too, has a deadline.
-
-    Tortoise gives none, and a connection that is released after a cancelled query waits for a hung server without one.
-    """
-
-    __slots__ = ()
-
-    def acquire(self, *, timeout: float | None = None) -> Any:
-        return super().acquire(timeout=timeout or QUERY_DEADLINE_S)
-
-
-async def _create_pool(**settings: Any) -> asyncpg.Pool:
-    return await _Pool(
-        None, max_queries=50_000, max_inactive_connection_lifetime=300.0, record_class=asyncpg.Record, **settings
-    )
 
 
 class Database:
@@ -101,19 +50,18 @@ class Database:
 
     def __init__(self, orm: TortoiseContext) -> None:
         self._orm = orm
-        self._client = orm.db()
+        self._client = cast(Client, orm.db())
 
     @classmethod
     async def open(cls, database_url: str) -> "Database":
         """Set up the pool. It connects lazily: a service starts while PostgreSQL is away, and says so.
 
         Args:
-            database_url: `postgres://user:password@host:port/database[?sslmode=…]`.
+            database_url: see `models.postgres_target`.
         """
         orm = TortoiseContext()
         with orm:
-            await orm.init(config=_tortoise_config(database_url))
-        orm.db().create_pool = _create_pool  # type: ignore[attr-defined]
+            await orm.init(config=_tortoise_config(parse_postgres(database_url)))
         return cls(orm)
 
     async def close(self) -> None:
@@ -132,22 +80,46 @@ class Database:
         try:
             async with asyncio.timeout(seconds):
                 yield
-        except _AWAY as error:
+        except (*AWAY, BaseORMException) as error:
+            cause = cause_of(error)
+            if not isinstance(cause, AWAY):
+                raise
+            await self._doubt(cause)
             raise StoreUnavailable("PostgreSQL is away; try again shortly") from error
-        except OperationalError as error:
-            if isinstance(error.__cause__, _AWAY):
-                raise StoreUnavailable("PostgreSQL is away; try again shortly") from error
-            raise
         finally:
             _current_context.reset(token)
 
-    async def fetch(self, statement: str, *args: Any, deadline_s: float = QUERY_DEADLINE_S) -> list[asyncpg.Record]:
+    async def _doubt(self, error: BaseException) -> None:
+        """Have all connections replaced before their next use when one turned out to lead nowhere.
+
+        After a failover the others lead nowhere as well, or to a server that is the primary no more.
+        """
+        lost = isinstance(error, TimeoutError) and self._client.connecting.may_move
+        if lost or isinstance(error, BROKEN):
+            await self._client.replace_connections()
+
+    async def fetch(
+        self, statement: str, *args: Any, deadline_s: float = QUERY_DEADLINE_S, repeatable: bool = False
+    ) -> list[asyncpg.Record]:
         """Run one statement of `scripts/*.sql` and return its rows.
+
+        Args:
+            repeatable: running it twice is as good as once, so it is sent once more when its connection breaks.
 
         Raises:
             StoreUnavailable: as `deadline`.
         """
-        async with self.deadline(deadline_s), self._client.acquire_connection() as connection:
+        async with self.deadline(deadline_s):
+            try:
+                return await self._fetch(statement, args)
+            except BROKEN as error:
+                if not repeatable:
+                    raise
+                await self._doubt(error)
+                return await self._fetch(statement, args)
+
+    async def _fetch(self, statement: str, args: Sequence[Any]) -> list[asyncpg.Record]:
+        async with self._client.acquire_connection() as connection:
             rows: list[asyncpg.Record] = await connection.fetch(statement, *args)
             return rows
 
@@ -181,7 +153,7 @@ class Database:
         async def listen(connection: asyncpg.Connection) -> None:
             connection.add_query_logger(told)
 
-        self._client.create_pool = partial(_create_pool, init=listen)  # type: ignore[attr-defined]
+        self._client.on_connect = listen
 
     async def ping(self) -> None:
         """Raise StoreUnavailable unless PostgreSQL answers."""
@@ -196,12 +168,12 @@ async def read_only(database_url: str) -> AsyncIterator[asyncpg.Connection]:
         StoreUnavailable: it cannot be reached, or does not let us in.
     """
     try:
-        credentials = _credentials(database_url)
+        target = parse_postgres(database_url)
     except ValueError as error:
-        raise InvalidInput("That is no address: it is postgres://user:password@host:port/database") from error
+        raise InvalidInput(f"That is no address like postgres://user:password@host:port/database: {error}") from error
     try:
-        connection = await asyncpg.connect(**credentials, timeout=QUERY_DEADLINE_S)
-    except (*_AWAY, asyncpg.PostgresError) as error:
+        connection = await Connecting(target)()
+    except (*AWAY, asyncpg.PostgresError) as error:
         raise StoreUnavailable(f"That PostgreSQL cannot be used: {error}") from error
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -210,7 +182,7 @@ async def read_only(database_url: str) -> AsyncIterator[asyncpg.Connection]:
         raise InvalidInput("That database has no table users") from error
     except asyncpg.UndefinedColumnError as error:
         raise InvalidInput(f"Its table users is not the original's: {error}") from error
-    except (*_AWAY, asyncpg.PostgresError) as error:
+    except (*AWAY, asyncpg.PostgresError) as error:
         raise StoreUnavailable(f"That PostgreSQL went away or refused: {error}") from error
     finally:
         await connection.close(timeout=QUERY_DEADLINE_S)
@@ -231,20 +203,25 @@ async def migrate(database_url: str) -> list[str]:
         StoreUnavailable: PostgreSQL is away.
     """
     applied: list[str] = []
+    target = parse_postgres(database_url)
+    connecting = Connecting(target)
     try:
-        lock = await asyncpg.connect(**_credentials(database_url), timeout=QUERY_DEADLINE_S)
-    except (*_AWAY, asyncpg.PostgresError) as error:
+        lock = await connecting()
+    except (*AWAY, asyncpg.PostgresError) as error:
         raise StoreUnavailable(f"PostgreSQL cannot be used: {error}") from error
+
+    def note(event: str, _app: str, name: str) -> None:
+        if event == "apply_done":
+            applied.append(name)
+
     try:
-        await lock.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)
-
-        def note(event: str, _app: str, name: str) -> None:
-            if event == "apply_done":
-                applied.append(name)
-
-        with TortoiseContext() as orm:
-            await run_migrations(config=_tortoise_config(database_url), progress=note)
-            await orm.close_connections()
+        # A transaction's lock: that of a session would stay with a connection of PgBouncer's that nobody finds again.
+        async with lock.transaction():
+            await lock.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            await lock.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
+            with TortoiseContext() as orm:
+                await run_migrations(config=_tortoise_config(target), progress=note)
+                await orm.close_connections()
     finally:
         await lock.close()
     return applied

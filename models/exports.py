@@ -53,9 +53,11 @@ class Exports:
         await self._snapshots.restore()
         await self._snapshots.settle(range(BUCKETS))
         async with self._database.transaction(EXPORT_DEADLINE_S) as connection:
+            # Without a name: one would stay with a connection of PgBouncer's, where another export may have the same.
             if window is None:
-                cursor = await connection.cursor(_TOTALS)
+                cursor = await (await connection.prepare(_TOTALS, name="")).cursor()
             else:
-                cursor = await connection.cursor(_WINDOWS, window.starts_at, window.hours)
+                statement = await connection.prepare(_WINDOWS, name="")
+                cursor = await statement.cursor(window.starts_at, window.hours)
             while rows := await cursor.fetch(PAGE):
                 yield [Calls(*row) for row in rows]

@@ -86,7 +86,8 @@ class Sessions:
             StoreUnavailable: PostgreSQL is away.
         """
         random_part, digest = self._signer.new_secret()
-        rows = await self._database.fetch(_UPSERT, user_id, digest, self._ttl_s, password_hash)
+        # Twice is a later login with the same digest: it ends what began before it, and has a version above.
+        rows = await self._database.fetch(_UPSERT, user_id, digest, self._ttl_s, password_hash, repeatable=True)
         if not rows:
             raise InvalidCredentials()
         version, expires_ms = rows[0]["version"], rows[0]["expires_ms"]
@@ -145,7 +146,7 @@ class Sessions:
                 del self._flights[claims.user_id]
 
     async def _read_and_publish(self, claims: Claims) -> Entry | None:
-        rows = await self._database.fetch(_READ, claims.user_id)
+        rows = await self._database.fetch(_READ, claims.user_id, repeatable=True)
         if rows:
             entry = entry_of(rows[0])
         else:
@@ -205,7 +206,7 @@ class Sessions:
         Raises:
             StoreUnavailable: PostgreSQL is away.
         """
-        rows = await self._database.fetch(_DESCRIBE, claims.user_id, claims.version, claims.digest)
+        rows = await self._database.fetch(_DESCRIBE, claims.user_id, claims.version, claims.digest, repeatable=True)
         if not rows:
             return await self.fall_back(claims) or "session_unknown"
         return Description(**dict(rows[0]))

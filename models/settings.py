@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import SplitResult, urlsplit
 
 from models.errors import SettingsError
 from models.limits import RateLimit, parse_limits
 from models.policies import Policy, parse_policies
+from models.postgres_target import parse_postgres
 from models.targets import parse_target
 
 T = TypeVar("T")
@@ -221,15 +221,6 @@ def _folder(text: str) -> str:
     return text
 
 
-def _split(text: str) -> SplitResult:
-    try:
-        url = urlsplit(text)
-        _ = url.port
-    except ValueError:
-        raise ValueError("not an address") from None  # the original quotes what may be a password
-    return url
-
-
 def _redis_url(text: str) -> str:
     parse_target(text)
     return text
@@ -242,23 +233,11 @@ def _queue_url(text: str) -> str:
 
 
 def _database_url(text: str) -> str:
-    url = _split(text)
-    if url.scheme not in ("postgres", "postgresql"):
-        raise ValueError("not a postgres:// address")
-    if not url.path.strip("/"):
-        raise ValueError("no database name")
-    unknown = {item.partition("=")[0] for item in url.query.split("&") if item} - {"sslmode", "host"}
-    if "sslmode=" in url.query and not re.search(rf"sslmode=({'|'.join(_SSL_MODES)})(&|$)", url.query):
-        raise ValueError(f"sslmode is none of {', '.join(_SSL_MODES)}")
-    if unknown:
-        raise ValueError("of the parameters only sslmode and host are supported")
-    if not url.hostname and "host=" not in url.query:
-        raise ValueError("no host")
+    parse_postgres(text)
     return text
 
 
-_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-_DATABASE_TAKES = "postgres://user:password@host:port/database"
+_DATABASE_TAKES = "postgres://user:password@host:port/database; several host:port with commas"
 _QUEUE_TAKES = "redis://[user:password@]host:port/database, or redis+sentinel://host:port,…/name"
 _REDIS_TAKES = f"{_QUEUE_TAKES}, or redis+cluster://host:port,…; rediss for TLS"
 _KEYS_TAKE = (

@@ -17,6 +17,7 @@ from models.connections import Stores
 from models.database import _tortoise_config
 from models.devservers import ValkeyServer, free_port
 from models.keys import bucket_key
+from models.postgres_target import parse_postgres
 from models.settings import Settings
 from tests.cli.conftest import Ran, environment, run_here
 from tests.conftest import Servers
@@ -116,7 +117,7 @@ async def missing_migration(deployment: Deployment) -> AsyncIterator[dict[str, A
     await deployment.postgres("CREATE DATABASE older")
     try:
         with TortoiseContext() as orm:
-            await run_migrations(config=_tortoise_config(url), target="gatehouse.0004_known_addresses")
+            await run_migrations(config=_tortoise_config(parse_postgres(url)), target="gatehouse.0004_known_addresses")
             await orm.close_connections()
         yield {"database_url": url}
     finally:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -104,7 +105,7 @@ async def test_slow_figures_are_asked_for_now_and_then(stores: Stores) -> None:
     asked: list[str] = []
     fetch = Database.fetch
 
-    async def noted(self: Database, statement: str, *args: object, **given: float) -> object:
+    async def noted(self: Database, statement: str, *args: object, **given: Any) -> object:
         asked.append(statement)
         return await fetch(self, statement, *args, **given)
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest.mock import patch
-from urllib.parse import urlsplit
 
 import msgspec
 from redis.asyncio.connection import parse_url
@@ -20,9 +19,9 @@ from sanic.exceptions import SanicException
 
 from api import bodies, gate, heads
 from api.requests import IdentifiedRequest
-from models import limits, settings, tokens
-from models.database import _credentials
+from models import limits, postgres_target, settings, tokens
 from models.errors import InvalidInput, SettingsError
+from models.postgres_target import parse_postgres
 
 KEYS = "k9Zr3mQx7Lw2Vt5Ny8Bc1Hd4Jf6Gs0Pa", "Qa1Ws2Ed3Rf4Tg5Yh6Uj7Ik8Ol9Pz0Xc"
 _SIGNER = tokens.TokenSigner(KEYS)
@@ -188,12 +187,18 @@ def setting(data: bytes) -> None:
         return
     for url in (found.redis_url, found.queue_redis_url):
         parse_url(url)
-    _credentials(found.database_url)
+    parse_postgres(found.database_url)
 
 
 def _request(fields: list[tuple[str, str]]) -> IdentifiedRequest:
     nowhere: Any = None
     return IdentifiedRequest(b"/", Header(fields), "1.1", "GET", nowhere, nowhere)
+
+
+def _quoting_hosts(_: str, there: str) -> tuple[tuple[str, int], ...]:
+    """The planted reading of hosts, whose error tells what it could not read."""
+    host, _, port = there.rpartition(":")
+    return ((host, int(port)),)
 
 
 def _alike(one: bytes, other: bytes) -> bool:
@@ -259,6 +264,7 @@ TARGETS: dict[str, Target] = {
             for number in range(4)
             for text in (
                 b"postgres://u:#@h:1/d?sslmode=require",
+                b"postgres://u:pw@h:#/d",
                 b"redis://u:#@h:1/0",
                 b"redis://h:#",
                 b"redis://[::1/#",
@@ -266,7 +272,7 @@ TARGETS: dict[str, Target] = {
             )
         ),
         (b"postgres://", b"redis://", b"rediss://", b"?sslmode=", b"?host=", b"#", b"[::1]", b"@", b":", b"//", b"%"),
-        lambda: patch.object(settings, "_split", urlsplit),
+        lambda: patch.object(postgres_target, "_hosts", _quoting_hosts),
     ),
 }
 """Name → target."""

@@ -92,7 +92,7 @@ async def test_addresses_can_stay_out_of_the_command_line(stores: Stores, theirs
     ("options", "said"),
     [
         (("--from", "nowhere.sql"), "gatehouse: nowhere.sql cannot be read: No such file or directory"),
-        (("--from", "postgres://x:secret@127.0.0.1:99999/y"), "gatehouse: That is no address"),
+        (("--from", "postgres://x:secret@127.0.0.1:99999/y"), "gatehouse: That is no address like postgres"),
         (("--from", "postgres://x:secret@127.0.0.1:1/y"), "gatehouse: That PostgreSQL cannot be used"),
         (("--from", "{dump}"), "gatehouse: 1 of 2 passwords are in plain text: nothing was imported."),
         (("--from", "{dump}", "--counts-from", "http://x"), "gatehouse: The original's Redis is given as redis://"),

@@ -22,9 +22,9 @@ Sources = dict[str, str]
 LAYERS: tuple[set[str], ...] = (
     {"credentials", "errors", "events", "findings", "keys", "limits", "line_writer", "local_limits", "log_lines"}
     | {"meters", "pace", "policies", "readings", "records", "refreshed", "rotation", "settings", "targets", "tasks"}
-    | {"windows"},
+    | {"postgres_target", "windows"},
     {"cluster", "counters", "tables", "database", "link", "logs", "lua", "replies", "sentinels", "servers", "store"}
-    | {"passwords", "tokens"},
+    | {"passwords", "pool", "tokens"},
     {"heartbeat", "outage", "publishing", "sessions", "snapshots", "throttle", "usage", "watch"},
     {"accounts", "admin", "candidates", "imports", "operations", "original_counts", "originals"}
     | {"diagnosis", "exports", "postgres_checks", "redis_checks", "register", "rehearsals", "resets", "roster"},
@@ -43,7 +43,7 @@ DRIVERS: dict[str, tuple[str, ...]] = {
     "arq": ("worker/",),
     "redis": (*(f"models/{name}.py" for name in REDIS_USERS), "worker/main.py", "worker/queue.py"),
     "hiredis": tuple(f"models/{name}.py" for name in ("cluster", "link", "replies", "sentinels", "servers", "store")),
-    "asyncpg": ("models/database.py",),
+    "asyncpg": ("models/database.py", "models/pool.py"),
     "prometheus_client": ("api/metrics.py",),
     "opentelemetry": ("models/spans.py",),
     "typer": ("api/cli.py", "api/commands/"),
