@@ -6,39 +6,61 @@ import resource
 import socket
 import sys
 
-from api.app import build_app
-from api.requests import current_request_id
+from api.listeners import WAITING_CONNECTIONS, AddressError, listener
+from api.supervisor import supervise
 from models.errors import SettingsError
 from models.logs import set_up
 from models.settings import Settings
 
-WAITING_CONNECTIONS = 1024
-"""Not yet accepted; a client beyond them tries again after a second."""
-
 OPEN_FILES = 10_240
 """As many as macOS allows. The usual 1,024 would be used up by as many slow clients."""
-
-SOCKET_BUFFER_BYTES = 64 * 1024
-"""What the kernel holds for a client in either direction; it would grow to megabytes for one that does not read."""
 
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code: 1 the address cannot be used, 2 wrongly set up."""
-    argparse.ArgumentParser(prog="python -m api", description=__doc__).parse_args()
+    given = _arguments()
+    environ = os.environ | ({} if given.processes is None else {"WEB_PROCESSES": given.processes})
     try:
-        settings = Settings.from_environ(os.environ)
-        app = build_app(settings, set_up(settings, current_request_id))
+        settings = Settings.from_environ(environ)
+        if given.listener is not None:
+            return _serve(settings, socket.socket(fileno=given.listener), given.parent)
+        if settings.web_processes > 1:
+            return supervise(settings, environ)
+        return _serve(settings, listener(settings.host, settings.port))
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
-    try:
-        listener = _listen(settings.host, settings.port)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        print(f"Cannot listen on {settings.host}:{settings.port} (HOST, PORT): {reason}", file=sys.stderr)  # noqa: T201
+    except AddressError as error:
+        print(error, file=sys.stderr)  # noqa: T201
         return 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
+    parser.add_argument("--processes", metavar="N", help="how many serve the port, instead of WEB_PROCESSES")
+    for own in ("--listener", "--parent"):  # what a supervisor gives its children: file descriptors
+        parser.add_argument(own, type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _serve(settings: Settings, accepting: socket.socket, parent: int | None = None) -> int:
+    """Serve in this process.
+
+    Args:
+        parent: a pipe to a supervisor, who is told when this process serves, and by its end when it has ended.
+    """
+    from api.app import build_app  # a supervisor goes without the framework
+    from api.requests import current_request_id
+
+    app = build_app(settings, set_up(settings, current_request_id))
+    if parent is not None:
+
+        @app.after_server_start
+        async def tell(_: object) -> None:
+            os.write(parent, b"1")
+
     _allow_many_connections()
-    app.run(sock=listener, backlog=WAITING_CONNECTIONS, single_process=True, access_log=False, motd=False)
+    app.run(sock=accepting, backlog=WAITING_CONNECTIONS, single_process=True, access_log=False, motd=False)
     return 0
 
 
@@ -47,16 +69,6 @@ def _allow_many_connections() -> None:
     wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
     if 0 <= now < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    for direction in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        listener.setsockopt(socket.SOL_SOCKET, direction, SOCKET_BUFFER_BYTES)  # each connection inherits it
-    listener.bind(address)
-    return listener
 
 
 if __name__ == "__main__":

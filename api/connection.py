@@ -24,6 +24,9 @@ WRITE_DEADLINE_S = 10.0
 LINGER_S = 1.0
 """For a client that was refused before it had sent all to read why."""
 
+LAST_CALL_S = 0.2
+"""While the server stops: for what a client has sent, or is sending at this moment, to be read and answered."""
+
 SHORTEST_LOOK_S = 0.1
 
 READ_BUFFER_BYTES = MAX_HEAD_BYTES + MAX_BODY_BYTES
@@ -135,6 +138,15 @@ class Connection(HttpProtocol):
         if http.streams:
             return inf, None
         return http.perft0 + self.response_timeout, ServiceUnavailable()
+
+    def close_if_idle(self) -> bool:
+        """The server stops: the next answer is the last, and a client that asks for none soon is let go."""
+        http = getattr(self, "_http", None)
+        if http is None or http.stage is Stage.IDLE:
+            self.loop.call_later(LAST_CALL_S, super().close_if_idle)
+        else:
+            http.keep_alive = False
+        return False
 
     def close(self, timeout: float | None = None) -> None:
         """End the connection; if the client may be sending still, only our half of it at first.

@@ -24,8 +24,9 @@ from pathlib import Path
 from types import FrameType
 
 from api.devprocfile import Processes
-from models.devprocess import DevServer, die_with_parent
+from models.devprocess import DevServer
 from models.devservers import DevServerError, PostgresServer, ValkeyServer
+from models.orphans import die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_USER, DEMO_PASSWORD = "user1", "pass123"

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from models.devprocess import die_with_parent
+from models.orphans import die_with_parent
 
 TYPES = ("web", "worker")
 POLL_S = 0.02

@@ -51,7 +51,7 @@ class Exchange(Http):
         raw = bytes(buffer[: end + 2])
         del buffer[: end + 4]
         head = read_head(raw)
-        self.keep_alive = head.keep_alive
+        self.keep_alive = head.keep_alive and not self.protocol.signal.stopped
         self.head_only = head.method == "HEAD"
         if head.length:
             self.request_body = "chunked" if head.length == CHUNKED else True

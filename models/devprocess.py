@@ -8,18 +8,18 @@ What PostgreSQL and Valkey add to it is in devservers.py. The folder of a server
 """
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import pwd
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar, Self
+
+from models.orphans import die_with_parent
 
 LOOPBACK = "127.0.0.1"
 START_DEADLINE_S = 30.0
@@ -27,7 +27,6 @@ STOP_DEADLINE_S = 3.0
 LOCK_WAIT_S = 2.0
 POLL_S = 0.02
 LOG_LINES_QUOTED = 4
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class DevServerError(Exception):
@@ -43,25 +42,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
-
-
-def die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """What a child calls before exec so that Linux sends it a signal when its parent dies, even by kill -9.
-
-    The parent is the *thread* that starts the child: start servers from one that lives as long as they do.
-    There is no such call elsewhere than on Linux; the answer is then None.
-    """
-    if sys.platform != "linux":
-        return None
-    libc, parent = ctypes.CDLL(None), os.getpid()
-
-    def tie() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, int(number))
-        # The parent may have died between the fork and the line above; then no signal will ever come.
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return tie
 
 
 def clean_environment() -> dict[str, str]:

@@ -25,7 +25,6 @@ from models.devprocess import (
     DevServerError,
     PortTakenError,
     clean_environment,
-    die_with_parent,
     free_port,
 )
 
@@ -34,7 +33,6 @@ __all__ = [
     "PortTakenError",
     "PostgresServer",
     "ValkeyServer",
-    "die_with_parent",
     "free_port",
 ]
 

@@ -27,6 +27,7 @@ class Settings:
 
     Args:
         secret_keys: token signing keys, at least 32 characters each; the first signs, all verify.
+        web_processes: on one port; more than one are kept alive by `api.supervisor`.
         session_ttl_s: seconds from login to the session's end.
         login_limits_*: wrong attempts to log in, see `models.throttle`.
         docs: whether `/docs` is there, the page that shows `/openapi.json`.
@@ -49,6 +50,7 @@ class Settings:
     admin_key: str = field(default="", repr=False)
     host: str = "127.0.0.1"
     port: int = 8000
+    web_processes: int = 1
     session_ttl_s: int = 1800
     rate_limits: tuple[Policy, ...] = parse_policies("1/5s")
     login_limits_user: tuple[RateLimit, ...] = parse_limits("10/15m, 100/1d")
@@ -250,6 +252,7 @@ _INTERVAL = _interval, "seconds: a divisor of 60, or 60 times one"
 _OPTIONAL: dict[str, tuple[Callable[[str], Any], str]] = {
     "host": (_text, "an address to listen on"),
     "port": (_whole(1, 65_535), "a port, 1 to 65535"),
+    "web_processes": (_whole(1, 64), "how many processes serve the port, 1 to 64"),
     "session_ttl_s": (_whole(1, 31_536_000), "seconds, 1 to 31536000"),
     "rate_limits": (parse_policies, "limits like 1/5s, or policies like default=1/5s; search=20/1m, 500/1h"),
     "login_limits_user": _LIMITS,

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from models.devprocess import LOOPBACK, clean_environment, die_with_parent, free_port
+from models.devprocess import LOOPBACK, clean_environment, free_port
+from models.orphans import die_with_parent
 
 ROOT = Path(__file__).parents[2]
 OUTPUT = ROOT / ".bench"

@@ -5,11 +5,12 @@ from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
-from api import __main__, app
+from api import __main__, app, child
 from models import database, heartbeat
 from models.local_limits import LocalLimiter
 from models.outage import LocalGate
 from models.records import Verdict
+from models.store import Store
 from models.usage import Admission, Usage
 from models.watch import Watch
 
@@ -18,14 +19,17 @@ ERRORS_ARE_ANSWERS = "errors-are-answers"
 NO_LIMIT_ALONE = "no-limit-alone"
 NO_DEADLINE = "no-deadline"
 SECOND_SIGNAL_CUTS = "second-signal-cuts"
+UNPUBLISHED = "unpublished"
 LOOKING_OFTEN = "looking-often"
 """No fault: only quick enough for a short test."""
 
 
 def main() -> int:
     """Serve with the fault."""
+    own = (sys.executable, "-m", "tests.soak.broken_web", sys.argv[1])
     with ExitStack() as stack:
-        for target, name, value in _changes(sys.argv.pop()):
+        stack.enter_context(patch.object(child, "COMMAND", own))  # of those that a supervisor starts
+        for target, name, value in _changes(sys.argv.pop(1)):
             stack.enter_context(patch.object(target, name, value))
         return __main__.main()
 
@@ -39,6 +43,9 @@ def _changes(fault: str) -> list[tuple[Any, str, Any]]:
         return admit(self, *call, count=count)
 
     admit = LocalGate.admit
+
+    async def publish_nothing(*_: Any) -> bool:
+        return True
 
     async def as_the_framework_does(_: Any) -> None:
         """Leave the signals to it."""
@@ -54,6 +61,7 @@ def _changes(fault: str) -> list[tuple[Any, str, Any]]:
             (database, "QUERY_DEADLINE_S", 600.0),
         ],
         SECOND_SIGNAL_CUTS: [(app, "_stop_once", as_the_framework_does)],
+        UNPUBLISHED: [(Store, "publish_session", publish_nothing)],
         LOOKING_OFTEN: [(heartbeat, "LOOK_EVERY_S", 0.2)],
     }
     return changes[fault]

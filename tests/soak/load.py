@@ -67,9 +67,14 @@ def percentile_ms(calls: Sequence[Call], share: float) -> float:
 
 
 class Connections:
-    """Keep-alive connections to some ports, each with one call at a time; more are opened when none is free."""
+    """Keep-alive connections to some ports, each with one call at a time; more are opened when none is free.
 
-    def __init__(self) -> None:
+    Args:
+        keeps_all: every answer is kept in its call, whatever its status.
+    """
+
+    def __init__(self, *, keeps_all: bool = False) -> None:
+        self._keeps_all = keeps_all
         self._idle: dict[int, list[_Connection]] = {}
         self._all: set[_Connection] = set()
 
@@ -86,9 +91,12 @@ class Connections:
             call.ended_s = time.monotonic()
             status = _STATUS.match(answer)
             call.status = int(status[1]) if status else 0
-            if call.status not in (200, 429):
+            if self._keeps_all or call.status not in (200, 429):
                 call.answer = answer
-            self._idle[call.port].append(connection)
+            if b"\r\nconnection: close\r\n" in answer.lower():
+                connection.end()
+            else:
+                self._idle[call.port].append(connection)
         return call
 
     async def _free(self, port: int) -> "_Connection":

@@ -184,7 +184,8 @@ def test_a_workers_jobs_are_lines_too(servers: Servers, settings: Settings) -> N
 
 
 def test_without_its_variables_nothing_of_opentelemetry_is_imported() -> None:
-    code = "import sys, api.__main__, worker.main, models.tracing; print([m for m in sys.modules if 'telemetry' in m])"
+    modules = "sys, api.__main__, api.app, worker.main, models.tracing"
+    code = f"import {modules}; print([m for m in sys.modules if 'telemetry' in m])"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT).decode().strip() == "[]"
 
 
