@@ -12,6 +12,7 @@ import threading
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 from passlib.context import CryptContext
@@ -54,7 +55,7 @@ class Passwords:
         self._threads = threads
         self._most_pending = threads * (1 + QUEUE_PER_THREAD)
         self._pending = 0
-        self._dummy_argon2 = _CONTEXT.hash("nobody has this password")
+        self._dummy_argon2 = _dummy_argon2(_CONTEXT)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -110,6 +111,12 @@ class Passwords:
 
     def _one_less(self) -> None:
         self._pending -= 1
+
+
+@cache
+def _dummy_argon2(context: CryptContext) -> str:
+    """A hash of what nobody types, made once a process: it costs as much as a login."""
+    return str(context.hash("nobody has this password"))
 
 
 def _step_back() -> None:

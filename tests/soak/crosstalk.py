@@ -158,9 +158,9 @@ async def _check_totals(stage: Stage, users: list[_User], outcome: Outcome) -> N
     "crosstalk",
     "requests of 500 users, half of them given up at any point: each answer is that of its own user and call",
     full=1_000_000,
-    short=6_000,
+    short=3_000,
     planted=(SHIFTED,),
-    planted_rounds=3_000,
+    planted_rounds=1_000,
 )
 async def crosstalk(stage: Stage, rounds: int, planted: str) -> Outcome:
     """One real web process, 64 clients at a time in a thread of their own."""

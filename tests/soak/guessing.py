@@ -10,7 +10,7 @@ from unittest.mock import patch
 from redis.asyncio import Redis
 
 from models.connections import Stores, open_stores
-from models.errors import InvalidCredentials, LoginThrottled, Overloaded
+from models.errors import InvalidCredentials, LoginThrottled, Overloaded, StoreUnavailable
 from models.events import Origin
 from models.limits import parse_limits
 from models.passwords import Passwords
@@ -19,6 +19,10 @@ from tests.soak.scenario import Outcome, scenario
 from tests.soak.stage import Stage
 
 GUESSES, ADDRESSES = 1_000, 100
+FEW_GUESSES = 40
+"""In the short form: four times as many as may be verified."""
+
+SHORT = 2
 MOST_VERIFIED = 10
 HOME = Origin("192.0.2.1", "")
 LATE = "counted after the password was looked at"
@@ -42,12 +46,12 @@ async def _guess(stores: Stores, name: str, number: int, refused: list[str]) -> 
     origin = Origin(f"198.51.100.{number % ADDRESSES}", "")
     try:
         await stores.accounts.log_in(name, f"guess {number}", origin)
-    except (InvalidCredentials, LoginThrottled, Overloaded) as error:
+    except (InvalidCredentials, LoginThrottled, Overloaded, StoreUnavailable) as error:
         refused.append(type(error).__name__)
 
 
-async def _round(processes: list[Stores], name: str, outcome: Outcome, *, lose_redis: bool) -> None:
-    """One attack on one user, spread over the processes, while the user logs in from home."""
+async def _round(processes: list[Stores], name: str, guessed: int, outcome: Outcome, *, lose_redis: bool) -> None:
+    """One attack on one user, so many guesses spread over the processes, while the user logs in from home."""
     password = f"password of {name}"
     await processes[0].accounts.add(name, password)
     await processes[0].accounts.log_in(name, password, HOME)
@@ -55,7 +59,7 @@ async def _round(processes: list[Stores], name: str, outcome: Outcome, *, lose_r
     with patch.object(Passwords, "verify", lambda *a, **k: counted.verify(*a, **k)):
         guesses = [
             asyncio.create_task(_guess(processes[number % len(processes)], name, number, refused))
-            for number in range(GUESSES)
+            for number in range(guessed)
         ]
         await asyncio.sleep(0.01)
         try:
@@ -69,7 +73,7 @@ async def _round(processes: list[Stores], name: str, outcome: Outcome, *, lose_r
             # What Redis knew is gone; what each process remembers of its own attempts is not.
             async with Redis.from_url(processes[0].settings.redis_url) as redis:
                 await redis.flushall()
-            await asyncio.gather(*(_guess(processes[n % len(processes)], name, n, refused) for n in range(GUESSES)))
+            await asyncio.gather(*(_guess(processes[n % len(processes)], name, n, refused) for n in range(guessed)))
             allowed = MOST_VERIFIED * len(processes)
     outcome.check(counted.count <= allowed, f"{counted.count} guesses of {name}'s password were verified")
     outcome.check(counted.count > 0, f"no guess of {name}'s password was verified: nothing was attacked")
@@ -99,13 +103,13 @@ async def _counted_late(
     "guessing",
     "1,000 guesses at once from 100 addresses cost 10 verifications at most, and the user logs in meanwhile",
     full=200,
-    short=2,
+    short=SHORT,
     planted=(LATE, NO_LANE),
     planted_rounds=1,
 )
 async def guessing(stage: Stage, rounds: int, planted: str) -> Outcome:
     """A user a round, attacked through two processes; in every other round Redis is lost in the middle."""
-    outcome = Outcome()
+    outcome, guessed = Outcome(), GUESSES if rounds > SHORT else FEW_GUESSES
     settings = replace(stage.settings, login_limits_user=parse_limits("10/15m"))
     settings = replace(settings, login_limits_user_address=parse_limits("10/15m"))
     async with AsyncExitStack() as stack:
@@ -120,7 +124,7 @@ async def guessing(stage: Stage, rounds: int, planted: str) -> Outcome:
                 )
             )
         for number in range(rounds):
-            await _round(processes, f"user{number}", outcome, lose_redis=bool(number % 2))
+            await _round(processes, f"user{number}", guessed, outcome, lose_redis=bool(number % 2))
             outcome.tried += 1
             stage.progress(outcome.tried)
     return outcome

@@ -11,6 +11,7 @@ from pathlib import Path
 import asyncpg
 
 from models.connections import open_stores
+from tests.soak.between import enrol
 from tests.soak.broken_web import ERRORS_ARE_ANSWERS, NO_DEADLINE
 from tests.soak.load import Call, Connections, Load, percentile_ms, request
 from tests.soak.scenario import Outcome, scenario
@@ -118,8 +119,8 @@ async def postgres_faults(stage: Stage, rounds: int, planted: str) -> Outcome:
     web = await asyncio.to_thread(stage.web, None, module=module)
     stage.worker()
     async with open_stores(stage.settings) as stores:
-        users = [await stores.accounts.add(f"user{number}", "password") for number in range(USERS)]
-        tokens = {user_id: await stores.sessions.start(user_id) for user_id in users[1:]}
+        await stores.accounts.add("ada", "password")
+        tokens = {user_id: await stores.sessions.start(user_id) for user_id in await enrol(stores, USERS - 1)}
     faults = FAULTS if rounds > 1 else {name: FAULTS[name] for name in SHORT}
     only = {NO_DEADLINE: "hung", ERRORS_ARE_ANSWERS: BOTH_AWAY}.get(planted)
     for _ in range(rounds):
@@ -180,4 +181,4 @@ def _judge(name: str, load: Load, during: list[Call], outcome: Outcome) -> None:
 
 async def _log_in(connections: Connections, port: int) -> Call:
     call = Call(0, port, time.monotonic())
-    return await connections.ask(call, request("POST", "/login", body={"username": "user0", "password": "password"}))
+    return await connections.ask(call, request("POST", "/login", body={"username": "ada", "password": "password"}))

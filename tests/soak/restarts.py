@@ -7,6 +7,7 @@ import time
 from itertools import count
 
 from models.connections import open_stores
+from tests.soak.between import enrol
 from tests.soak.broken_web import SECOND_SIGNAL_CUTS
 from tests.soak.load import Call, Connections, request
 from tests.soak.scenario import Outcome, scenario
@@ -79,11 +80,11 @@ async def restarts(stage: Stage, rounds: int, planted: str) -> Outcome:
     """Each round both web processes and the worker are restarted, one after the other."""
     outcome, longest_s = Outcome(), 0.0
     module = f"tests.soak.broken_web {planted}" if planted else "api"
-    webs = [await asyncio.to_thread(stage.web, None, module=module, PING_DELAY_MS=str(DELAY_MS)) for _ in range(2)]
+    starting = [asyncio.to_thread(stage.web, None, module=module, PING_DELAY_MS=str(DELAY_MS)) for _ in range(2)]
+    webs = await asyncio.gather(*starting)
     worker = stage.worker()
     async with open_stores(stage.settings) as stores:
-        users = [await stores.accounts.add(f"user{number}", "password") for number in range(CALLERS)]
-        tokens = [await stores.sessions.start(user_id) for user_id in users]
+        tokens = [await stores.sessions.start(user_id) for user_id in await enrol(stores, CALLERS)]
     callers = _Callers(webs, tokens, outcome)
     calling = [asyncio.create_task(callers.call_on(number)) for number in range(CALLERS)]
     wires = [request("GET", "/ping", token) for token in tokens]

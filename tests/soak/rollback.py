@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from models.connections import open_stores
 from models.devservers import ValkeyServer
 from models.servers import Server
+from tests.soak.between import enrol
 from tests.soak.endings import ALWAYS, BELIEVED, USERS, cycle
 from tests.soak.scenario import Outcome, scenario
 from tests.soak.stage import Stage
@@ -95,7 +96,7 @@ async def rollback(stage: Stage, rounds: int, planted: str) -> Outcome:
         address = f"redis://127.0.0.1:{clients.port}/0"
         stage.worker(REDIS_URL=address)
         stores = await stack.enter_async_context(open_stores(replace(stage.settings, redis_url=address)))
-        users = [await stores.accounts.add(f"user{n}", "password") for n in range(USERS)]
+        users = await enrol(stores, USERS)
         if planted == BELIEVED:
             stack.enter_context(patch.object(Server, "trusted", ALWAYS, create=True))
         calls = 0

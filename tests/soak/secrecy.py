@@ -64,14 +64,14 @@ class _Clients:
         async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
             token = await self._log_in(client, name)
             for number in range(10**9):
-                if number % 8 == 7:
+                if number % 16 == 15:
                     token = await self._log_in(client, name)
                 for process in self._processes:
                     answer = await self._ask(client, "GET", process, "/ping", token=token)
                     self.calls += 1
                     if answer is not None and answer.status_code == 401:
                         self._outcome.violations.append(f"a valid token is refused: {answer.text}")
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.05)
 
     async def _log_in(self, client: httpx.AsyncClient, name: str) -> str:
         while True:

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from models.connections import Stores, open_stores
 from models.keys import user_key
 from models.records import SyncState
+from tests.soak.between import enrol
 from tests.soak.broken_web import LOOKING_OFTEN
 from tests.soak.scenario import Outcome, scenario
 from tests.soak.stage import Process, Stage
@@ -50,8 +51,7 @@ class _World:
         self.over = False
 
     async def sign_up(self) -> None:
-        for number in range(USERS):
-            user_id = await self._stores.accounts.add(f"user{number}", "password")
+        for user_id in await enrol(self._stores, USERS):
             self.tokens[user_id] = await self._stores.sessions.start(user_id)
 
     async def live(self) -> None:
