@@ -21,9 +21,10 @@ help:  ## list the commands
 run: $(INSTALLED)  ## start everything on this machine (PORT, HOST, DEV_DIR, DATABASE_URL, REDIS_URL move it)
 	@exec $(BIN)/python -m api.cli dev
 
-# One process more than cores: most of a test is waiting for servers.
+# One process more than cores: most of a test is waiting for servers. Each takes a stretch of the suite, so that what the
+# tests of a module share is started once, and who is done early takes from the others.
 test: $(INSTALLED)  ## run the whole test suite on throw-away servers (ARGS='-k fence' picks some)
-	@$(BIN)/python -m pytest -q -n $$($(BIN)/python -c 'import os; print(min(max(os.cpu_count() or 2, 2) + 1, 4))') $(ARGS)
+	@$(BIN)/python -m pytest -q --dist worksteal -n $$($(BIN)/python -c 'import os; print(min(max(os.cpu_count() or 2, 2) + 1, 4))') $(ARGS)
 
 check: lint lock-check  ## lint, types, and the lock files against pyproject.toml
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from passlib.context import CryptContext
 from sanic import Sanic
 
 from models.connections import Stores, open_stores
@@ -25,6 +26,9 @@ from tests.valkeys import ValkeyCluster, Watched
 Sanic.test_mode = True
 
 MANY = parse_limits("10000/1s")
+CHEAP = CryptContext(
+    ["argon2", "bcrypt"], deprecated="auto", argon2__memory_cost=64, argon2__time_cost=1, argon2__parallelism=1
+)
 LONGEST_TEST_S = 20.0
 """Of those that look at the calls of an hour."""
 
@@ -112,3 +116,17 @@ async def hour() -> int:
     if left_s < LONGEST_TEST_S:
         await asyncio.sleep(left_s + 0.05)
     return int(time.time() // 3_600)
+
+
+@pytest.fixture
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of something else than what a hash has to cost."""
+    monkeypatch.setattr("models.passwords._CONTEXT", CHEAP)
+
+
+@pytest.fixture
+def few_buckets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only so many buckets are looked at, eight by default: the first users are in them, and it takes an eighth of the
+    time. Parametrized with 64 it changes nothing."""
+    for module in ("counters", "resets", "snapshots"):
+        monkeypatch.setattr(f"models.{module}.BUCKETS", getattr(request, "param", 8))

@@ -14,7 +14,6 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from passlib.context import CryptContext
 
 from api.cli import main
 from models.connections import Stores
@@ -63,18 +62,8 @@ def run_here(environ: dict[str, str], *argv: str, stdin: str = "") -> Ran:
 
 
 @pytest.fixture(autouse=True)
-def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each command makes a hash at its start; what they have to cost is not tested here."""
-    cheap = {"argon2__memory_cost": 64, "argon2__time_cost": 1, "argon2__parallelism": 1}
-    monkeypatch.setattr("models.passwords._CONTEXT", CryptContext(["argon2", "bcrypt"], deprecated="auto", **cheap))
-
-
-@pytest.fixture
-def few_buckets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only so many buckets are looked at, eight by default: the first users are in them, and it takes an eighth of the
-    time. Parametrized with 64 it changes nothing."""
-    for module in ("counters", "resets", "snapshots"):
-        monkeypatch.setattr(f"models.{module}.BUCKETS", getattr(request, "param", 8))
+def cheaply(cheap_hashes: None) -> None:
+    """Each command makes a hash at its start."""
 
 
 async def number_from_one(stores: Stores) -> None:

@@ -18,14 +18,7 @@ from tests.conftest import RawRedis
 CALLS = 3
 BUCKET = 7
 
-pytestmark = pytest.mark.usefixtures("hour")
-
-
-@pytest.fixture(autouse=True)
-def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All users here are of one bucket: no other is looked at, which takes an eighth of the time."""
-    for module in ("counters", "resets", "snapshots"):
-        monkeypatch.setattr(f"models.{module}.BUCKETS", BUCKET + 1)
+pytestmark = pytest.mark.usefixtures("few_buckets", "hour")
 
 
 @pytest.fixture

@@ -97,6 +97,7 @@ async def test_a_snapshot_keeps_the_windows_and_a_restore_adds_them_to_newer_cal
     assert await redis.pexpiretime(totals_key(bucket_of(user_id), f"h{hour}")) == Window("h", hour).keep_until_ms
 
 
+@pytest.mark.usefixtures("few_buckets")
 async def test_a_restore_that_died_in_any_chunk_goes_on_and_adds_nothing_twice(
     stores: Stores, redis: RawRedis, caller: tuple[int, str], hour: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
