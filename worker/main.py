@@ -106,6 +106,7 @@ def _opening(settings: Settings, spans: "Spans | None") -> tuple[Hook, Hook]:
         if spans:
             opened.push_async_callback(spans.close)
         ctx["stores"] = await opened.enter_async_context(open_stores(settings))
+        ctx["said_idle_at"] = {}  # here, as each run gets a copy of the context
         if spans:
             spans.attach(ctx["stores"])
             ctx["span"] = spans.job

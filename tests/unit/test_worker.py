@@ -112,6 +112,17 @@ async def test_any_interval_that_can_be_set_is_kept(build: Callable[..., Worker]
         assert gaps == {timedelta(seconds=interval_s)}
 
 
+async def test_a_running_worker_tells_of_an_idle_job_once(
+    build: Callable[..., Worker], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gatehouse.worker")
+    worker = build(**EVERY_SECOND)
+    running = asyncio.create_task(worker.async_run())
+    await done(worker, 4 * len(NAMES))
+    assert sum(line.startswith("expire_sessions ") for line in lines(caplog)) == 1
+    running.cancel()
+
+
 async def test_a_running_worker_runs_all_of_them_and_stops(
     build: Callable[..., Worker], caplog: pytest.LogCaptureFixture, redis: RawRedis
 ) -> None:
