@@ -8,7 +8,7 @@ import msgspec
 
 from models.credentials import check_password, username_key
 from models.database import BATCH_DEADLINE_S, Database, load_sql
-from models.errors import InvalidInput, StoreUnavailable, UnknownUser
+from models.errors import InvalidInput, RedisAway, StoreUnavailable, UnknownUser
 from models.events import LOCAL, record
 from models.passwords import Passwords
 from models.sessions import Sessions
@@ -16,6 +16,10 @@ from models.tables import User
 
 MAX_PAGE = 10_001
 """Rows; one of them is to see whether there are more."""
+
+_LEFT_TO_THE_WORKER = (
+    "It is done in PostgreSQL, and Redis is away: a worker ends the session there as soon as it is back"
+)
 
 _LIST = load_sql("list_users")
 _NAME = load_sql("name_users")
@@ -115,8 +119,15 @@ class Roster:
         record("set_password", "done", LOCAL, user_id=user_id)
 
     async def end_session(self, user_id: int) -> bool:
-        """End a user's session everywhere; returns whether there was one."""
-        ended = await self._sessions.revoke(user_id)
+        """End a user's session everywhere; returns whether there was one.
+
+        Raises:
+            StoreUnavailable: as for `disable`.
+        """
+        try:
+            ended = await self._sessions.revoke(user_id)
+        except RedisAway as error:
+            raise StoreUnavailable(_LEFT_TO_THE_WORKER) from error
         record("revoke", "done", LOCAL, user_id=user_id)
         return ended
 
@@ -129,7 +140,5 @@ class Roster:
             if entry is not None:
                 await self._sessions.publish(entry)
         except StoreUnavailable as error:
-            raise StoreUnavailable(
-                "It is done in PostgreSQL, and Redis is away: a worker ends the session there as soon as it is back"
-            ) from error
+            raise StoreUnavailable(_LEFT_TO_THE_WORKER) from error
         return rows

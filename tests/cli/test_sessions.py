@@ -89,6 +89,21 @@ async def test_one_session_is_revoked(cli: Command, stores: Stores, tokens: dict
     assert (await cli("session", "revoke", "user0")).out == "user0 has no session\n"
 
 
+async def test_revoked_while_redis_is_read_only_it_is_done_and_told(
+    cli: Command, stores: Stores, tokens: dict[int, str], redis: RawRedis
+) -> None:
+    user_id = min(tokens)
+    await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        ran = await cli("session", "revoke", "--id", str(user_id))
+    finally:
+        await redis.execute_command("REPLICAOF", "NO", "ONE")
+    assert ran.code == 1
+    assert "done in PostgreSQL" in ran.err
+    await stores.sessions.sync()
+    assert await shown(cli, user_id) == {"row": "revoked", "cached": "tombstone", "agree": True}
+
+
 async def test_all_sessions_are_revoked_in_batches_and_in_both_stores(
     cli: Command, stores: Stores, tokens: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
