@@ -12,6 +12,7 @@ import io
 import os
 import re
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -81,6 +82,7 @@ class Development:
         # What the processes print reaches our standard output, by way of a file.
         self.environ.setdefault("LOG_FORMAT", "text" if sys.stdout.isatty() else "json")
         self.servers: list[DevServer] = []
+        self._made: dict[str, str] = {}
         self.processes: Processes | None = None
         self._stop = stop
 
@@ -99,10 +101,13 @@ class Development:
         _check_port(self.host, self.port)
         self._serve("DATABASE_URL", PostgresServer(self.folder / "postgres", durable=True))
         self._serve("REDIS_URL", ValkeyServer(self.folder / "valkey", durable=True))
+        if not self.environ.get("SECRET_KEYS"):
+            key = self.folder / "secret_key"
+            self.environ["SECRET_KEYS"] = _secret_key(key)
+            self._made["SECRET_KEYS"] = f"$(cat {_quoted(key)})"
         self.environ.update(
             HOST=self.host,
             PORT=str(self.port),
-            SECRET_KEYS=self.environ.get("SECRET_KEYS") or _secret_key(self.folder / "secret_key"),
             PATH=os.pathsep.join([str(Path(sys.executable).parent), self.environ.get("PATH", os.defpath)]),
             PYTHONUNBUFFERED="1",
             PYTHONUTF8="1",  # whatever the terminal takes, what honcho writes for us to read is UTF-8
@@ -122,7 +127,7 @@ class Development:
         say(f"starting {server.name} in {server.folder} …")
         self.servers.append(server)
         server.start(give_up=self._stop.asked)
-        self.environ[variable] = server.url
+        self.environ[variable] = self._made[variable] = server.url
         say(f"{server.name} answers at {server.url}")
 
     def _cli(self, *arguments: str, stdin: str = "") -> None:
@@ -204,6 +209,10 @@ class Development:
             f'curl -i {address}/ping -H "Authorization: Bearer $TOKEN"\n'
             f"curl {address}/top\n"
         )
+        # What came from outside is known there, and may be secret.
+        settings = "".join(f" {name}={value}" for name, value in self._made.items())
+        programs = _quoted(Path(sys.executable).parent)
+        say(f"For the command line, `gatehouse`:\n\nexport PATH={programs}:$PATH{settings}\n")
 
 
 def main() -> int:
@@ -228,6 +237,10 @@ def say(text: str, end: str = "\n") -> None:
         print(text, end=end, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _port(text: str) -> int:
