@@ -1,5 +1,6 @@
 """Whether PostgreSQL is fit to be the truth."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,8 @@ def _unreachable(error: StoreUnavailable) -> Finding:
         advice = "put the role's right name and password into DATABASE_URL, and see what pg_hba.conf lets in"
     elif state == "3D000":
         advice = "create the database that DATABASE_URL names, then run `gatehouse migrate`"
+    elif isinstance(cause, TimeoutError | asyncio.CancelledError):
+        return Finding("postgres", "failed", "PostgreSQL does not answer in time", advice)
     return Finding("postgres", "failed", f"PostgreSQL cannot be used: {str(cause) or type(cause).__name__}", advice)
 
 

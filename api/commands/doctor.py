@@ -50,6 +50,5 @@ def _print(findings: "list[Finding]") -> None:
     from models.findings import Finding
 
     printing.table(Finding, findings, leave_out=("advice",))
-    for finding in findings:
-        if finding.advice:
-            printing.say(f"{finding.check}: {finding.advice}.")
+    for advice in dict.fromkeys(f"{finding.check}: {finding.advice}." for finding in findings if finding.advice):
+        printing.say(advice)

@@ -68,7 +68,8 @@ def load(
 ) -> None:
     """Create users and let them call /ping for real, and tell how fast it went.
 
-    It needs the same stores as the web process that it calls. Limits apply: a user above them gets 429.
+    It needs the same stores as the web process that it calls. Limits apply: a user above them gets 429. An admitted
+    /ping waits PING_DELAY_MS, 200 ms unless the web process has it as 0: then the figures are the gate's own.
     """
     if remove is not None:
         removed = run(lambda stores: _telling_what_is_left(stores, remove, lambda: _remove(stores, remove)))

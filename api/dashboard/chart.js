@@ -88,7 +88,7 @@ export function stack(box, points, series, labels, format) {
     }
   }
   if (!points.some(total)) {
-    const said = points.length > 1 ? "No calls in the last two minutes" : "Waiting for the first two readings";
+    const said = points.length > 1 ? "No calls since this page was opened" : "Waiting for two readings";
     svg.append(element("text", { x: (left + width) / 2, y: (top + bottom) / 2 - 10, "text-anchor": "middle" }, said));
   }
   box.replaceChildren(svg);
