@@ -15,7 +15,7 @@ async def test_the_readmes_example_is_protected_by_its_one_line() -> None:
     example = EXAMPLE.search((ROOT / "README.md").read_text())
     assert example is not None
     with stage() as there:
-        text, address = example[1], "port=8000"
+        text, address = example[1], "port=8001"
         assert text.count(address) == 1
         web_port = free_port()
         (there.folder / "orders.py").write_text(text.replace(address, f"port={web_port}"))
