@@ -154,4 +154,5 @@ class Exchange(Http):
         for name, value in (ON_EVERY_ANSWER | {"X-Request-Id": self.request.id}).items():
             headers.setdefault(name, value)
         await super().http1_response_header(data, end_stream)
-        answered(self.request, self.response.status, len(data), self.perft0)
+        body = data or getattr(self.response, "body", None) or b""
+        answered(self.request, self.response.status, len(body), self.perft0)

@@ -32,3 +32,5 @@ async def test_the_readmes_example_is_protected_by_its_one_line() -> None:
             assert admitted.headers["cache-control"] == "no-store"
             assert (await client.get("/orders", headers=given)).status_code == 429
         assert web.stop() == 0, web.said
+        (line,) = [line for line in web.said.splitlines() if '"status":200' in line and "/orders" in line]
+        assert f'"bytes":{len(admitted.content)}' in line
