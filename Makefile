@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-ver
 DEV_ONLY := --extra dev --constraint
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint lock-check lock audit clean soak bench bench-growth bench-worker bench-storms
+.PHONY: help run test check lint lock-check lock audit clean soak bench bench-growth bench-worker bench-storms scale
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -66,6 +66,9 @@ bench-worker: $(INSTALLED)  ## the jobs with a million rows
 
 bench-storms: $(INSTALLED)  ## a storm of logins, and Redis emptied under load
 	@exec $(BIN)/python -m tests.bench.storms $(ARGS)
+
+scale: $(INSTALLED)  ## what 1, 5 and 10 million users cost, and what a model foresees (ARGS=--help); draws docs/scale.svg
+	@exec $(BIN)/python -m tests.scale $(ARGS)
 
 clean:  ## delete .venv and the caches; the data in .dev stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,6 +20,7 @@ from tests.bench.processes import Service, sanic_command
 SESSION_TTL_S = 86_400
 SETUP_DEADLINE_S = 300.0
 CHUNK = 10_000
+LARGE_BUFFERS = "2GB"
 HIGH_LIMIT = "10000/1s"
 
 _INSERT_USERS = """
@@ -108,12 +109,19 @@ class Stack:
             return (await stores.sessions.sync()).published
 
 
+class LargePostgres(PostgresServer):
+    """One with the memory that a table of millions of rows is given where it is at home, and no work of its own."""
+
+    def _command(self, port: int) -> list[str]:
+        return [*super()._command(port), f"--shared_buffers={LARGE_BUFFERS}", "--autovacuum=off"]
+
+
 @contextmanager
-def open_stack() -> Iterator[Stack]:
+def open_stack(server: type[PostgresServer] = PostgresServer) -> Iterator[Stack]:
     """Start PostgreSQL and Valkey on free ports in a temporary folder. Neither is durable: disks are no subject."""
     with tempfile.TemporaryDirectory(prefix="gatehouse-bench-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as nobody when root starts this
-        postgres = PostgresServer(Path(folder) / "postgres", durable=False)
+        postgres = server(Path(folder) / "postgres", durable=False)
         valkey = ValkeyServer(Path(folder) / "valkey", durable=False)
         with postgres, valkey:
             asyncio.run(migrate(postgres.url))
