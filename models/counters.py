@@ -21,6 +21,9 @@ from models.windows import Window, kept_at, windows_of
 FOLD_CHUNK = 128
 """Users whose calls are folded by one command: about two milliseconds of Redis."""
 
+FOLDS_AT_ONCE = 8
+"""Small buckets that are folded together: of a chunk's size in all, so that nobody waits for more than a chunk."""
+
 MAX_FOLDS = 100_000
 DRAINER_S = 3_600
 """How long `drain_dirty.lua` keeps a drainer's nonce."""
@@ -63,13 +66,12 @@ class Counters:
         sizes = await self._ask(("HLEN", bucket_key(bucket, "pending")) for bucket in range(BUCKETS))
         small: list[int] = []
         for bucket, size in enumerate(sizes):
-            if size > FOLD_CHUNK // 8:
+            if size > FOLD_CHUNK // FOLDS_AT_ONCE:
                 await self.fold_bucket(bucket)
             elif size:
                 small.append(bucket)
-        # Eight at a time, so that no other command of Redis waits for more than a chunk.
-        for at in range(0, len(small), 8):
-            await self._scripts.run_many(lua.FOLD, [_fold(bucket, b"0") for bucket in small[at : at + 8]])
+        for at in range(0, len(small), FOLDS_AT_ONCE):
+            await self._scripts.run_many(lua.FOLD, [_fold(bucket, b"0") for bucket in small[at : at + FOLDS_AT_ONCE]])
 
     async def fold_bucket(self, bucket: int) -> None:
         """The same, of one bucket."""
@@ -122,7 +124,7 @@ class Counters:
             stored: the number of the bucket's last snapshot.
         """
         keys = [bucket_key(bucket, name) for name in ("ready", "dirty", "draining", "drainer")]
-        return int(await self._scripts.run(lua.DRAIN, keys, [nonce, stored]))
+        return int(await self._scripts.run(lua.DRAIN, keys, [nonce, stored, DRAINER_S]))
 
     async def drained(self, bucket: int, chunk: int) -> AsyncIterator[Drained]:
         """What was set aside, about `chunk` users at a time, ascending inside each chunk."""

@@ -43,10 +43,10 @@ class LocalGate:
             self._keep(user_id, time.time_ns() // 1_000 // HOUR_US)
         return Verdict(ADMITTED, [left - 1 for left in remaining], reset_us)
 
-    def _keep(self, user_id: int, hour: int) -> None:
+    def _keep(self, user_id: int, hour: int, calls: int = 1) -> None:
         call = user_id, hour
         if call in self._uncounted or len(self._uncounted) < MAX_USERS:
-            self._uncounted[call] = self._uncounted.get(call, 0) + 1
+            self._uncounted[call] = self._uncounted.get(call, 0) + calls
 
     @property
     def has_uncounted(self) -> bool:
@@ -78,4 +78,4 @@ class LocalGate:
         """Keep calls that could not be added after all."""
         for field, calls in rows:
             user_id, hour = map(int, field.split(":"))
-            self._uncounted[user_id, hour] = self._uncounted.get((user_id, hour), 0) + calls
+            self._keep(user_id, hour, calls)

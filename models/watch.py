@@ -11,7 +11,7 @@ import logging
 import time
 from contextlib import suppress
 
-from models.errors import RedisAway, RedisRefused, ReplyLost
+from models.errors import RedisAway, RedisRefused, ReplyLost, StoreUnavailable
 from models.outage import LocalGate
 from models.servers import Server
 from models.store import Store
@@ -81,9 +81,9 @@ class Watch:
             while not server.closed and (not is_trusted(server) or self._has_late(server)):
                 try:
                     await self._settle(server, follower)
-                except RedisAway as error:
+                except StoreUnavailable as error:
                     follower.looked.set()
-                    if not isinstance(error, RedisRefused):
+                    if isinstance(error, RedisAway) and not isinstance(error, RedisRefused):
                         self.lose(server)
                     await asyncio.sleep(PROBE_S)
                 except Exception:
@@ -128,7 +128,7 @@ class Watch:
             bucket, rows = waiting.popitem()
             try:
                 await self._store.add_calls(bucket, rows)
-            except RedisAway as error:
+            except BaseException as error:
                 if not isinstance(error, ReplyLost):  # else they may have been added: twice is worse than never
                     self._local.put_back(rows)
                 for others in waiting.values():

@@ -9,15 +9,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from redis.asyncio import Redis
 
-from models import outage
+from models import outage, watch
 from models.connections import Stores, open_stores
 from models.database import QUERY_DEADLINE_S
 from models.devservers import ValkeyServer
-from models.errors import RedisAway, StoreUnavailable
+from models.errors import RedisAway, RedisBusy, RedisFault, ReplyLost, StoreUnavailable
 from models.keys import BUCKETS, user_key
 from models.local_limits import LocalLimiter
 from models.outage import LocalGate
@@ -236,15 +237,42 @@ async def test_postgresql_away_leaves_cached_sessions_alone(settings: Settings) 
             await stores.accounts.log_in("ada", "password")
 
 
+@pytest.mark.parametrize(("error", "counted"), [(RedisBusy(), 3), (RedisFault("odd"), 3), (ReplyLost(), 0)])
+async def test_calls_of_an_outage_wait_on_whatever_keeps_them_from_being_counted(
+    service: Stores, error: Exception, counted: int
+) -> None:
+    """Unless they may have been counted: twice is worse than never."""
+    user_id, token = await signed_in(service)
+    tried = asyncio.Event()
+
+    async def failing(bucket: int, rows: object) -> None:
+        tried.set()
+        raise error
+
+    with patch.object(service.store, "add_calls", failing), patch.object(watch, "WARN_EVERY_S", 0.05):
+        for _ in range(3):
+            service.store.servers.of(0).away = True
+            assert (await service.usage.admit(token)).admitted
+        async with asyncio.timeout(10):
+            await tried.wait()
+        await until(lambda: service.usage.uncounted == counted)
+    await until(lambda: not service.usage.uncounted)
+    assert dict(await service.usage.top()).get(user_id, 0) == counted
+
+
 def test_the_memory_of_an_outage_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outage, "MAX_USERS", 3)
     gate, policies = LocalGate(), parse_policies("1/60s")
     monkeypatch.setattr(gate, "_limiter", LocalLimiter(3))
     for user_id in range(10):
         gate.admit(user_id, policies, 1, count=True)
-    assert sum(len(rows) for rows in gate.take_uncounted(range(BUCKETS)).values()) == 3
+    taken = gate.take_uncounted(range(BUCKETS))
+    assert sum(len(rows) for rows in taken.values()) == 3
     assert gate.admit(0, policies, 2, count=True).outcome == 1, "the longest silent were forgotten"
     assert gate.admit(9, policies, 2, count=True).outcome == 0
+    for rows in taken.values():
+        gate.put_back(rows)
+    assert sum(len(rows) for rows in gate.take_uncounted(range(BUCKETS)).values()) == 3
 
 
 def test_a_write_to_a_connection_that_was_just_reset_is_an_outage() -> None:
