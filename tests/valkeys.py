@@ -230,9 +230,12 @@ class Watched:
         until(lambda: _is_replica_in_step(replica))
         return master, replica
 
-    def heal(self, dead: ValkeyServer) -> None:
-        """Wait for a failover, and bring the dead server back."""
+    def wait_for_failover(self, dead: ValkeyServer) -> None:
+        """Wait until another server is the master."""
         until(lambda: self.master() is not dead)
+
+    def heal(self, dead: ValkeyServer) -> None:
+        """Bring the dead server back."""
         dead.start()
 
     @staticmethod

@@ -169,6 +169,7 @@ def test_refusals_of_accounts_are_as_described(api: Api, start: Start, described
     check(described, api.post("/login", json=ada), "POST /login", 200)
     closed = start(signup=False, login_limits_user_address=parse_limits("1/1h"))
     check(described, closed.post("/signup", json=ada), "POST /signup", 403)
+    closed.post("/login", json=wrong)
     check(described, closed.post("/login", json=wrong), "POST /login", 429)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 from api import __main__, app, child
-from models import database, heartbeat
+from models import database, heartbeat, pool
 from models.local_limits import LocalLimiter
 from models.outage import LocalGate
 from models.records import Verdict
@@ -57,8 +57,9 @@ def _changes(fault: str) -> list[tuple[Any, str, Any]]:
         NO_DEADLINE: [
             (database.Database.deadline, "__defaults__", (600.0,)),
             (database.Database.deadline.__wrapped__, "__defaults__", (600.0,)),  # type: ignore[attr-defined]
-            (database.Database.fetch, "__kwdefaults__", {"deadline_s": 600.0}),
+            (database.Database.fetch, "__kwdefaults__", {"deadline_s": 600.0, "repeatable": False}),
             (database, "QUERY_DEADLINE_S", 600.0),
+            (pool, "CONNECT_DEADLINE_S", 600.0),
         ],
         SECOND_SIGNAL_CUTS: [(app, "_stop_once", as_the_framework_does)],
         UNPUBLISHED: [(Store, "publish_session", publish_nothing)],

@@ -37,8 +37,12 @@ class _Company(Protocol):
         """A master, and the replica that will take its place."""
         ...
 
+    def wait_for_failover(self, dead: ValkeyServer) -> None:
+        """Wait until another server is the master."""
+        ...
+
     def heal(self, dead: ValkeyServer) -> None:
-        """Bring the dead server back as a replica, and wait until it is one."""
+        """Bring the dead server back."""
         ...
 
 
@@ -54,13 +58,15 @@ class _Cluster(ValkeyCluster):
         (replica,) = self.replicas_of(master)
         return master, replica
 
-    def heal(self, dead: ValkeyServer) -> None:
+    def wait_for_failover(self, dead: ValkeyServer) -> None:
         until(lambda: self.master_of(self._slot) is not dead)
+
+    def heal(self, dead: ValkeyServer) -> None:
         dead.start()
         self.wait_until_whole()
 
 
-async def _lose(company: _Company, stores: Stores, users: list[int], outcome: Outcome) -> int:
+async def _lose(company: _Company, stores: Stores, users: list[int], outcome: Outcome, planted: str) -> int:
     master, replica = company.leaders()
 
     async def keep_older() -> None:
@@ -73,13 +79,15 @@ async def _lose(company: _Company, stores: Stores, users: list[int], outcome: Ou
         os.kill(master.pid, signal.SIGKILL)
         master.stop()
         os.kill(replica.pid, signal.SIGCONT)
-        await asyncio.to_thread(company.heal, master)
+        await asyncio.to_thread(company.wait_for_failover, master)
 
     try:
-        return await cycle(stores, users, outcome, keep_older, lose)
+        calls = await cycle(stores, users, outcome, keep_older, lose, planted=bool(planted))
     finally:
         if replica.alive:
             os.kill(replica.pid, signal.SIGCONT)
+    await asyncio.to_thread(company.heal, master)
+    return calls
 
 
 async def _losses(stage: Stage, company: _Company, rounds: int, planted: str) -> Outcome:
@@ -96,7 +104,7 @@ async def _losses(stage: Stage, company: _Company, rounds: int, planted: str) ->
             users,
         )
         for _ in range(rounds):
-            calls += await _lose(company, stores, users, outcome)
+            calls += await _lose(company, stores, users, outcome, planted)
             outcome.tried += 1
             stage.progress(outcome.tried)
     outcome.figures["calls"] = calls

@@ -24,6 +24,8 @@ class Callers:
         self._stores, self._outcome = stores, outcome
         self.valid: list[str] = []
         self.ended: list[str] = []
+        self.hold_ended = False
+        """Nobody calls with an ended token: its first call without Redis would have PostgreSQL leave a tombstone."""
         self.calls = 0
 
     async def call_on(self) -> None:
@@ -34,7 +36,7 @@ class Callers:
 
     async def call_once(self) -> None:
         """Every token once; those that had ended before its call must be refused."""
-        ended, valid = list(self.ended), list(self.valid)
+        ended, valid = [] if self.hold_ended else list(self.ended), list(self.valid)
         for token in (*ended, *valid):
             admission = await self._stores.usage.admit(token)
             self.calls += 1
@@ -58,12 +60,15 @@ async def end_some(stores: Stores, callers: Callers, users: list[int]) -> None:
         callers.ended.append(token)
 
 
-async def cycle(stores: Stores, users: list[int], outcome: Outcome, keep_older: Step, lose: Step) -> int:
+async def cycle(
+    stores: Stores, users: list[int], outcome: Outcome, keep_older: Step, lose: Step, *, planted: bool = False
+) -> int:
     """One loss of a server of Redis while users call whose sessions have ended, or not; returns the number of calls.
 
     Args:
         keep_older: from here on the copy that will take over learns nothing more.
         lose: the server dies, and the copy takes its place.
+        planted: the copy is believed at once, which has to be seen.
     """
     callers = Callers(stores, outcome)
     callers.valid = [await stores.sessions.start(user_id) for user_id in users]
@@ -73,7 +78,9 @@ async def cycle(stores: Stores, users: list[int], outcome: Outcome, keep_older: 
     await end_some(stores, callers, users)
     calling = [asyncio.create_task(callers.call_on()) for _ in range(2)]
     try:
+        callers.hold_ended = planted
         await lose()
+        callers.hold_ended = False
         await until_trusted(stores)
         await asyncio.sleep(0.05)
     finally:

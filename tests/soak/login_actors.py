@@ -183,10 +183,10 @@ async def _log_in(stores: Stores, store: object, user_id: int, writer: asyncio.S
     """One login that pauses a random while between PostgreSQL and Redis, as a busy process does."""
     published = False
 
-    async def pausing(step: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    async def pausing(step: Callable[..., Awaitable[Any]], *args: Any, **given: Any) -> Any:
         nonlocal published
         await asyncio.sleep(random.random() * LONGEST_PAUSE_S)
-        result = await step(*args)
+        result = await step(*args, **given)
         published = step.__name__ == "publish_session"
         return result
 
