@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from models import lua
-from models.errors import RedisRefused
+from models.errors import RedisAway, RedisRefused
 from models.keys import BUCKETS, bucket_key, member_of, totals_key
 from models.link import pack
 from models.lua import ScriptRunner
@@ -52,6 +52,15 @@ class Counters:
     async def now_us(self, bucket: int = 0) -> int:
         """The clock of the server that has a bucket, in microseconds since 1970."""
         return time_us(await self._servers.call(pack("TIME"), BUCKET_SLOTS[bucket]))
+
+    def expect(self, bucket: int) -> None:
+        """Do not ask a server that did not answer lately: of 64 buckets each would wait for it.
+
+        Raises:
+            RedisAway: the bucket's is one.
+        """
+        if self._servers.of(BUCKET_SLOTS[bucket]).away:
+            raise RedisAway()
 
     def connection_of(self, bucket: int) -> tuple[Server, int]:
         """Which connection leads to a bucket: another one may lead to an older copy of its counters."""

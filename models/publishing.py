@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from models.database import Database, load_sql
-from models.keys import BUCKETS
 from models.records import Entry, SyncState
 from models.store import Store
 
@@ -26,6 +25,7 @@ SYNC_CHUNK = 1_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _CHANGED = load_sql("changed_sessions")
+_OF_BUCKET = load_sql("sessions_of_bucket")
 
 
 class Synced(msgspec.Struct, frozen=True):
@@ -51,13 +51,17 @@ async def publish_changes(database: Database, store: Store) -> Synced:
     there = [(server, *it) for server, it in zip(servers, identities, strict=True) if not isinstance(it, BaseException)]
     now = (await database.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
     known = [states[run_id].watermark_us for _, run_id, _ in there if run_id in states]
-    since = _EPOCH + timedelta(microseconds=min(known), seconds=-SYNC_OVERLAP_S) if known else None
-    fresh = [b for server, run_id, _ in there if run_id not in states for b in store.servers.buckets_of(server)]
+    # What a server that is away should have got waits, as its watermark does; the others do not wait for it.
+    buckets_of = store.servers.buckets_of
+    current = [bucket for server, run_id, _ in there if run_id in states for bucket in buckets_of(server)]
+    fresh = [bucket for server, run_id, _ in there if run_id not in states for bucket in buckets_of(server)]
     rows = published = 0
-    for begin, buckets in ((since, list(range(BUCKETS))), (_EPOCH, fresh)):
-        if begin is not None and buckets:
-            seen, written = await _publish_since(database, store, begin, buckets)
-            rows, published = rows + seen, published + written
+    if known:
+        since = _EPOCH + timedelta(microseconds=min(known), seconds=-SYNC_OVERLAP_S)
+        rows, published = await _publish_since(database, store, since, current)
+    for bucket in fresh:
+        seen, written = await _publish_all_of(database, store, bucket)
+        rows, published = rows + seen, published + written
     # Only now, and only for the runs it began with: a server that restarted meanwhile gets everything again.
     watermark_us = (now - _EPOCH) // timedelta(microseconds=1)
     told = {run_id: SyncState(watermark_us, beat_us) for _, run_id, beat_us in there}
@@ -79,6 +83,18 @@ async def _publish_since(database: Database, store: Store, begin: datetime, buck
         if len(rows) < SYNC_CHUNK:
             return seen, published
         position = rows[-1]["changed_at"], rows[-1]["user_id"]
+
+
+async def _publish_all_of(database: Database, store: Store, bucket: int) -> tuple[int, int]:
+    """How many sessions a bucket has, and how many of them Redis took."""
+    last = seen = published = 0
+    while True:
+        rows = await database.fetch(_OF_BUCKET, bucket, last, SYNC_CHUNK)
+        published += await store.publish_sessions(entry_of(row) for row in rows)
+        seen += len(rows)
+        if len(rows) < SYNC_CHUNK:
+            return seen, published
+        last = rows[-1]["user_id"]
 
 
 def entry_of(row: Any) -> Entry:

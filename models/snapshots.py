@@ -4,7 +4,7 @@ Of each bucket the totals of all time and of the hours and days that are kept, a
 """
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 
 from models.counters import Counters, Drained, set_of
 from models.database import BATCH_DEADLINE_S, Database, load_sql
+from models.errors import RedisAway
 from models.keys import BUCKETS
 from models.windows import Window, kept_at
 
@@ -65,11 +66,26 @@ class Snapshots:
 
     async def take(self) -> Snapshot:
         """Copy the totals that changed since the last snapshot, and the sketches beside them, into PostgreSQL."""
-        users = []
-        for bucket in range(BUCKETS):
-            with suppress(_Emptied):
-                users.append(await self._snapshot_bucket(bucket))
+        users = await self._of_each(range(BUCKETS), self._snapshot_bucket)
         return Snapshot(sum(1 for count in users if count), sum(users))
+
+    async def _of_each(self, buckets: Iterable[int], work: Callable[[int], Awaitable[int]]) -> list[int]:
+        """What became of each bucket; those of a server that is away hold up no others, and are told at the end.
+
+        Raises:
+            StoreUnavailable: as of the first that could not be done.
+        """
+        done, failure = [], None
+        for bucket in buckets:
+            try:
+                self._counters.expect(bucket)
+                with suppress(_Emptied):
+                    done.append(await work(bucket))
+            except RedisAway as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return done
 
     async def settle(self, buckets: Iterable[int]) -> None:
         """Have in PostgreSQL every call that these buckets had counted before, also behind another's snapshot."""
@@ -111,7 +127,7 @@ class Snapshots:
         A Redis that came back as an older copy of itself knows its counters by an older snapshot than the last: its
         totals are raised to the stored ones, and its sketches joined with them.
         """
-        users = [await self._restore_bucket(bucket) for bucket in await self.lost()]
+        users = await self._of_each(await self.lost(), self._restore_bucket)
         return Restored(len(users), sum(users))
 
     async def lost(self) -> list[int]:

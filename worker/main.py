@@ -30,7 +30,9 @@ from worker.queue import NAME, open_queue
 if TYPE_CHECKING:
     from models.spans import Spans
 
-JOB_TIMEOUT_S = 300
+JOB_TIMEOUT_S = 3_600
+"""A job that is cut off begins anew: a full sync of tens of millions of sessions has to come to its end."""
+
 STOP_GRACE_S = 2
 HEALTH_INTERVAL_S = 10
 QUEUE_RETRY_S = 1

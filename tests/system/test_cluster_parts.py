@@ -1,0 +1,77 @@
+"""A cluster of which one master is dead for good: the others' users, and the worker, do not wait for it."""
+
+from dataclasses import replace
+
+import pytest
+
+from models.connections import Stores, open_stores
+from models.errors import RedisAway
+from models.policies import parse_policies
+from models.publishing import _OF_BUCKET
+from models.settings import Settings
+from tests.conftest import empty
+from tests.valkeys import ValkeyCluster, until
+
+
+async def test_one_dead_master_holds_up_only_its_own_users(
+    settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("valkeys")
+    for parent in [folder, *folder.parents][:-2]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    with ValkeyCluster(folder, replicas=False) as cluster:
+        for node in cluster.nodes:
+            node.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        own = replace(settings, redis_url=cluster.url, rate_limits=parse_policies("10000/1s"))
+        async with open_stores(own) as stores:
+            await empty(stores)
+            await _one_dies(stores, cluster)
+
+
+async def _one_dies(stores: Stores, cluster: ValkeyCluster) -> None:
+    tokens = {}
+    for number in range(8):
+        user_id = await stores.accounts.add(f"user{number}", "password")
+        tokens[user_id] = await stores.sessions.start(user_id)
+    assert (await stores.sessions.sync()).full
+    before = await stores.store.sync_states()
+    assert len(before) == len(cluster.masters)
+    # Not the one that keeps the states themselves.
+    keeper = cluster.master_of(int(cluster.nodes[0].ask("CLUSTER", "KEYSLOT", "gate:sync")))
+    dead = next(node for node in cluster.masters if node is not keeper)
+    dead.stop()
+    until(
+        lambda: all(
+            node.facts("CLUSTER", "INFO")["cluster_slots_fail"] != "0" for node in cluster.masters if node.alive
+        )
+    )
+    for token in tokens.values():
+        assert (await stores.usage.admit(token)).admitted
+    for user_id in tokens:
+        tokens[user_id] = await stores.sessions.start(user_id)
+    with pytest.raises(RedisAway):
+        await stores.sessions.sync()
+    after = await stores.store.sync_states()
+    moved = [run for run, state in after.items() if state.beat_us > before[run].beat_us]
+    assert len(moved) == len(cluster.masters) - 1, "the heartbeat of the living goes on"
+    ways = stores.usage.meters.counts
+    cached = ways["cached"]
+    for token in tokens.values():
+        assert (await stores.usage.admit(token)).admitted
+    assert 0 < ways["cached"] - cached < len(tokens), "some users' Redis is there, some users' is not"
+
+
+async def test_a_buckets_sessions_are_found_by_their_index(stores: Stores) -> None:
+    """However many others there are: a server that is new must not cost a look at every session."""
+    await stores.database.fetch(
+        "INSERT INTO users (id, username, username_key, password_hash, created_at)"
+        " SELECT n, 'u' || n, 'u' || n, '', now() FROM generate_series(1, 20000) AS n"
+    )
+    await stores.database.fetch(
+        "INSERT INTO sessions (user_id, version, token_digest, created_at, expires_at, changed_at)"
+        " SELECT n, n, '', now(), now() + interval '1 hour', now() FROM generate_series(1, 20000) AS n"
+    )
+    await stores.database.fetch("ANALYZE sessions")
+    plan = await stores.database.fetch(f"EXPLAIN {_OF_BUCKET}", 5, 0, 1_000)
+    assert "idx_sessions_bucket" in "\n".join(row[0] for row in plan)
+    assert (await stores.sessions.sync()).rows == 20_000
