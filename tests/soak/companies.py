@@ -93,10 +93,13 @@ async def _lose(company: _Company, stores: Stores, users: list[int], outcome: Ou
 async def _losses(stage: Stage, company: _Company, rounds: int, planted: str) -> Outcome:
     outcome, calls = Outcome(), 0
     async with AsyncExitStack() as stack:
-        stage.worker(REDIS_URL=company.url, ARQ_REDIS_URL=stage.valkey.url)
         if planted:
             stack.enter_context(patch.object(Server, "trusted", ALWAYS, create=True))
         stores = await stack.enter_async_context(open_stores(replace(stage.settings, redis_url=company.url)))
+        if planted:
+            await stores.sessions.sync()  # and then nobody, as a worker would mend what is to be seen
+        else:
+            stage.worker(REDIS_URL=company.url, ARQ_REDIS_URL=stage.valkey.url)
         users = [BUCKET + BUCKETS * number for number in range(1, USERS + 1)]
         await stores.database.fetch(
             "INSERT INTO users (id, username, username_key, password_hash, created_at)"

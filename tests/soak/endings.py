@@ -80,6 +80,8 @@ async def cycle(
     try:
         callers.hold_ended = planted
         await lose()
+        while planted and stores.store.away:
+            await asyncio.sleep(0.01)
         callers.hold_ended = False
         await until_trusted(stores)
         await asyncio.sleep(0.05)
