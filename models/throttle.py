@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import msgspec
 
@@ -91,7 +91,12 @@ class LoginThrottle:
             Overloaded: too many of the same kind wait.
         """
         scopes = self._scopes(username_key, address, known=known)
-        async with self._turn(scopes[0][0]):
+        lanes = [scope for scope, _ in scopes if scope.startswith(("user:", "user_address:"))]
+        async with AsyncExitStack() as turns:
+            # Also whoever is known by now, thanks to a login before, takes turns with those who were not: they share a
+            # limit. In this order everywhere, so that nobody waits for each other.
+            for lane in lanes:
+                await turns.enter_async_context(self._turn(lane))
             reserved_at_us = self._reserve_here(scopes)
             try:
                 shared_at_us = await self._reserve_in_redis(scopes)
