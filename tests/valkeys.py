@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -276,12 +277,10 @@ def _lines(reply: Any) -> list[str]:
 
 
 def _port_with_bus() -> int:
-    """A free port whose bus's port is free as well."""
+    """A free port whose bus's port is free as well, both below those that the system gives to connections."""
     while True:
-        with socket.socket() as port, socket.socket() as bus:
-            port.bind((LOOPBACK, 0))
-            number = int(port.getsockname()[1])
-            if number + _BUS < 65_536:
-                with contextlib.suppress(OSError):
-                    bus.bind((LOOPBACK, number + _BUS))
-                    return number
+        number = random.randrange(10_000, 22_000)
+        with socket.socket() as port, socket.socket() as bus, contextlib.suppress(OSError):
+            port.bind((LOOPBACK, number))
+            bus.bind((LOOPBACK, number + _BUS))
+            return number

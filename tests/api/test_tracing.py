@@ -196,7 +196,7 @@ async def test_each_run_of_a_job_is_a_trace_of_its_own(stores: Stores, kept: Kep
         await jobs.snapshot_usage(context)
     made = tree(kept.take())
     assert made[""] == ["sync_sessions", "snapshot_usage"]
-    assert {"INFO", "TIME", "HGETALL", "changed_sessions", "EVALSHA publish_session", "HSET"} <= set(
+    assert {"INFO", "TIME", "HGETALL", "sessions_of_bucket", "EVALSHA publish_session", "HSET"} <= set(
         made["sync_sessions"]
     )
     assert {"BEGIN", "upsert_call_totals", "EVALSHA drain_dirty", "COMMIT"} <= set(made["snapshot_usage"])

@@ -178,9 +178,10 @@ def test_a_workers_jobs_are_lines_too(servers: Servers, settings: Settings) -> N
     (job, *_) = [line for line in lines if line.get("job") == "sync_sessions"]
     assert {"level": "info", "logger": "gatehouse.worker", "outcome": "done"}.items() <= job.items()
     assert {"rows", "published", "full", "took_ms"} <= job.keys()
-    assert re.fullmatch(r"sync_sessions rows=\d+ published=0 full=(True|False) in \d+ ms", job["message"])
+    assert re.fullmatch(r"sync_sessions rows=\d+ published=\d+ full=(True|False) in \d+ ms", job["message"])
     spans = {line["name"] for line in lines if "parent_id" in line}
-    assert {"sync_sessions", "changed_sessions", "INFO", "HSET"} <= spans
+    assert {"sync_sessions", "INFO", "HSET"} <= spans
+    assert spans & {"changed_sessions", "sessions_of_bucket"}
 
 
 def test_without_its_variables_nothing_of_opentelemetry_is_imported() -> None:
