@@ -25,6 +25,8 @@ STATUS: dict[type[errors.ServiceError], int] = {
     errors.ReplyLost: 503,
     errors.RedisRefused: 503,
     errors.RedisBusy: 503,
+    errors.ScriptMissing: 503,
+    errors.SlotMoved: 503,
 }
 
 # What the framework itself refuses, in our words: its own name files, routes and limits.

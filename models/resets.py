@@ -4,7 +4,9 @@ A reset holds its bucket's lock and takes a number as a snapshot does. A Redis t
 before the reset; what it counted is dropped (`begin_restore.lua`), and the stored totals take its place.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import suppress
 
 from models.counters import Counters
 from models.database import Database, load_sql
@@ -16,9 +18,16 @@ from models.snapshots import Snapshots, hold_bucket, stored_sketch
 CHUNK = 1_000
 """Users of one bucket that are reset by one script."""
 
+MAX_LOOKS, LOOK_S = 5, 0.1
+"""How often it is looked whether a bucket's counters are whole, and the pause between."""
+
 _DELETE_TOTALS = load_sql("delete_call_totals")
 _DELETE_WINDOWS = load_sql("delete_call_windows")
 _NUMBER = load_sql("number_reset")
+
+
+class _NotWhole(StoreUnavailable):
+    """A bucket's counters in Redis are older than the stored ones."""
 
 
 class Resets:
@@ -49,9 +58,17 @@ class Resets:
         for bucket in buckets:
             users = [user_id for user_id in user_ids if bucket_of(user_id) == bucket]
             for at in range(0, len(users), CHUNK):
-                await self._reset(bucket, users[at : at + CHUNK])
+                await self._reset_when_whole(bucket, users[at : at + CHUNK])
         for user_id in user_ids:
             record("reset_usage", "done", LOCAL, user_id=user_id)
+
+    async def _reset_when_whole(self, bucket: int, user_ids: Sequence[int]) -> None:
+        # Between a snapshot's commit and its word to Redis a bucket seems to lack what it has.
+        for _ in range(MAX_LOOKS - 1):
+            with suppress(_NotWhole):
+                return await self._reset(bucket, user_ids)
+            await asyncio.sleep(LOOK_S)
+        return await self._reset(bucket, user_ids)
 
     async def _reset(self, bucket: int, user_ids: Sequence[int] | None) -> None:
         async with self._database.transaction() as connection:
@@ -64,4 +81,4 @@ class Resets:
             if user_ids is None:
                 await self._counters.reset_bucket(bucket, number)
             elif not await self._counters.reset_users(bucket, number, before, user_ids):
-                raise StoreUnavailable("The counters were lost and are being restored; try again in a few seconds")
+                raise _NotWhole("The counters were lost and are being restored; try again in a few seconds")

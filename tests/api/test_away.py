@@ -2,6 +2,8 @@
 
 import pytest
 
+from api.errors import STATUS
+from models import errors
 from models.devservers import free_port
 from models.records import SyncState
 from tests.api.conftest import PASSWORD, Api, Start, decoded, problem
@@ -86,3 +88,11 @@ def test_without_both_a_session_is_neither_valid_nor_invalid(api: Api, start: St
     ):
         answer = lame.request(method, path, token)
         assert (answer.status_code, decoded(answer)["code"]) == (503, "store_unavailable")
+
+
+def test_every_outage_that_the_domain_knows_has_a_status_of_its_own() -> None:
+    """One that is missing in the table would be told as a fault of ours."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    outages = [kind for kind in kinds if issubclass(kind, errors.StoreUnavailable)]
+    assert len(outages) > 5
+    assert [kind.__name__ for kind in outages if STATUS.get(kind) != 503] == []
