@@ -16,6 +16,7 @@ from models.local_limits import LocalLimiter
 from models.servers import slot_of
 from models.settings import Settings
 from models.tables import User
+from models.throttle import LoginLimits, LoginThrottle
 from tests.conftest import MANY, RawRedis, empty
 
 HOME, AWAY = Origin("192.0.2.1", ""), Origin("198.51.100.7", "")
@@ -142,3 +143,25 @@ def test_the_memory_of_attempts_is_bounded() -> None:
     assert [limiter.judge(caller, limits, 10)[0] for caller in (6, 7, 9)] == [[1], [0], [0]]
     limiter.take_back(9, 9)
     assert limiter.judge(9, limits, 10)[0] == [1]
+
+
+async def test_whoever_is_known_by_now_takes_turns_with_those_who_were_not(strict: Stores) -> None:
+    """Four right logins side by side, two begun before the address was known: the limit they share is three."""
+    limits = parse_limits(f"3/{WINDOW_S}s")
+    throttle = LoginThrottle(strict.store, LoginLimits(user=MANY, user_address=limits, address=MANY, all=MANY))
+    both_inside, go_on = asyncio.Barrier(3), asyncio.Event()
+
+    async def log_in(*, known: bool) -> None:
+        async with throttle.attempt("ada", "192.0.2.1", known=known) as attempt:
+            if not known:
+                await both_inside.wait()
+                await go_on.wait()
+            attempt.forgive()
+
+    first = [asyncio.create_task(log_in(known=False)) for _ in range(2)]
+    async with asyncio.timeout(10):
+        await both_inside.wait()
+        second = [asyncio.create_task(log_in(known=True)) for _ in range(2)]
+        await asyncio.sleep(0.05)  # time to be refused in
+        go_on.set()
+        await asyncio.gather(*first, *second)
