@@ -14,7 +14,7 @@ from models.errors import RedisAway, RedisRefused
 from models.keys import BUCKETS, bucket_key, member_of, totals_key
 from models.link import pack
 from models.lua import ScriptRunner
-from models.replies import time_us
+from models.replies import gather_all, time_us
 from models.servers import BUCKET_SLOTS, Server, Servers, Words, ask
 from models.windows import Window, kept_at, windows_of
 
@@ -109,9 +109,13 @@ class Counters:
     # Snapshot
 
     async def snapshot_numbers(self) -> list[int | None]:
-        """For each bucket the number of the last snapshot that its counters include; None when they are not whole."""
-        replies = await self._ask(("GET", bucket_key(bucket, "ready")) for bucket in range(BUCKETS))
-        return [None if number is None else int(number) for number in replies]
+        """For each bucket what `snapshot_number` says of it."""
+        return await gather_all(map(self.snapshot_number, range(BUCKETS)))
+
+    async def snapshot_number(self, bucket: int) -> int | None:
+        """The number of the last snapshot that a bucket's counters include; None when they are not whole."""
+        (number,) = await self._ask([("GET", bucket_key(bucket, "ready"))])
+        return None if number is None else int(number)
 
     async def backlog(self) -> tuple[int, float | None]:
         """How many users' hours have calls that no snapshot has, and the seconds since somebody began one in vain.

@@ -9,6 +9,7 @@ import logging
 
 from models.errors import RedisFault, StoreUnavailable
 from models.replies import gather_all
+from models.servers import Server
 from models.store import Store
 from models.tasks import end
 
@@ -41,17 +42,24 @@ class Heartbeat:
         Raises:
             RedisAway: nobody knows.
         """
-        states = await self._store.sync_states()
-        silences_s = []
-        for run_id, now_us in await gather_all(map(self._store.identity, await self._store.servers.masters())):
+        servers = await self._store.servers.masters()
+        states, silences_s = await self._store.sync_states(), []
+        for server, (run_id, now_us) in zip(servers, await gather_all(map(self._store.identity, servers)), strict=True):
             if run_id not in states:
-                return "No worker has published sessions to this Redis yet: start one (python -m worker.main)"
+                return await self._not_yet(server, run_id)
             silences_s.append((now_us - states[run_id].beat_us) / 1_000_000)
         silent_s = max(silences_s)
         if silent_s < self.late_s:
             return None
         check = "see whether one runs (python -m worker.main --check)"
         return f"No worker has published sessions for {silent_s:.0f} s: {check}"
+
+    async def _not_yet(self, server: Server, run_id: str) -> str:
+        begun = (await self._store.syncs_begun()).get(run_id)
+        if begun is None:
+            return "No worker has published sessions to this Redis yet: start one (python -m worker.main)"
+        part = f"{len(begun.buckets)} of its {len(self._store.servers.buckets_of(server))} buckets"
+        return f"A worker is still publishing sessions to this Redis: {part} are done"
 
     async def _watch(self) -> None:
         silent_for_s = 0.0

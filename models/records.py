@@ -1,5 +1,7 @@
 """What crosses between the stores and the domain: frozen values, never a reply or a row."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 TOMBSTONE_MARGIN_MS = 60_000
@@ -62,3 +64,15 @@ class SyncState(msgspec.Struct, frozen=True):
 
     watermark_us: int
     beat_us: int
+
+
+class SyncBegun(msgspec.Struct, frozen=True):
+    """How far a first sync to a run of a Redis server has come.
+
+    Args:
+        watermark_us: PostgreSQL's time, in microseconds since 1970, up to which these buckets were published.
+        buckets: those of which all sessions were.
+    """
+
+    watermark_us: int
+    buckets: Sequence[int]

@@ -6,7 +6,7 @@ Of each bucket the totals of all time and of the hours and days that are kept, a
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,6 +15,8 @@ from models.database import BATCH_DEADLINE_S, Database, load_sql
 from models.errors import RedisAway
 from models.keys import BUCKETS
 from models.windows import Window, kept_at
+
+T = TypeVar("T")
 
 CHUNK = 128
 EXPIRE_BATCH = 1_000
@@ -69,13 +71,14 @@ class Snapshots:
         users = await self._of_each(range(BUCKETS), self._snapshot_bucket)
         return Snapshot(sum(1 for count in users if count), sum(users))
 
-    async def _of_each(self, buckets: Iterable[int], work: Callable[[int], Awaitable[int]]) -> list[int]:
+    async def _of_each(self, buckets: Iterable[int], work: Callable[[int], Awaitable[T]]) -> list[T]:
         """What became of each bucket; those of a server that is away hold up no others, and are told at the end.
 
         Raises:
             StoreUnavailable: as of the first that could not be done.
         """
-        done, failure = [], None
+        done: list[T] = []
+        failure = None
         for bucket in buckets:
             try:
                 self._counters.expect(bucket)
@@ -127,14 +130,24 @@ class Snapshots:
         A Redis that came back as an older copy of itself knows its counters by an older snapshot than the last: its
         totals are raised to the stored ones, and its sketches joined with them.
         """
-        users = await self._of_each(await self.lost(), self._restore_bucket)
+        stored = await self._numbers()
+
+        async def restore(bucket: int) -> int | None:
+            held = await self._counters.snapshot_number(bucket)
+            return await self._restore_bucket(bucket) if _is_lost(held, stored.get(bucket, 0)) else None
+
+        users = [count for count in await self._of_each(range(BUCKETS), restore) if count is not None]
         return Restored(len(users), sum(users))
 
     async def lost(self) -> list[int]:
         """The buckets whose counters Redis has lost, or has older ones of than were stored."""
-        stored = {row["bucket"]: row["snapshot"] for row in await self._database.fetch(_READ_NUMBERS)}
+        stored = await self._numbers()
         held = enumerate(await self._counters.snapshot_numbers())
-        return [bucket for bucket, number in held if number is None or number < stored.get(bucket, 0)]
+        return [bucket for bucket, number in held if _is_lost(number, stored.get(bucket, 0))]
+
+    async def _numbers(self) -> dict[int, int]:
+        """Of each stored bucket the number of its last snapshot."""
+        return {row["bucket"]: row["snapshot"] for row in await self._database.fetch(_READ_NUMBERS)}
 
     async def backlog(self) -> int:
         """How many users' hours have calls that no snapshot has."""
@@ -192,6 +205,11 @@ class Snapshots:
             deleted += batch
             if batch < EXPIRE_BATCH:
                 return deleted
+
+
+def _is_lost(held: int | None, stored: int) -> bool:
+    """Whether counters that know of so many snapshots, or are not whole, lack what was stored."""
+    return held is None or held < stored
 
 
 async def hold_bucket(connection: Any, bucket: int, *, wait: bool = False) -> bool:

@@ -18,14 +18,14 @@ from models.link import pack
 from models.lua import Script, ScriptRunner
 from models.meters import Facts, job_facts, metered
 from models.policies import Policy
-from models.records import SUPERSEDED, Entry, SyncState, Verdict
+from models.records import SUPERSEDED, Entry, SyncBegun, SyncState, Verdict
 from models.replies import checked, gather_all, reply_of, time_us
 from models.servers import BUCKET_SLOTS, OneServer, Server, Servers, Words, ask, slot_of
 from models.targets import parse_target
 from models.tokens import Claims
 
-_STATE = re.compile(rb"(\d+):(\d+)")
-"""Watermark and beat, in microseconds; what else is there an older version has left."""
+_STATE, _BEGUN = re.compile(rb"(\d+):(\d+)"), re.compile(rb"(\d+)/(\d+(?:,\d+)*)")
+"""Watermark and beat, in microseconds; watermark and buckets. What else is there an older version has left."""
 
 log = logging.getLogger("gatehouse.redis")
 
@@ -149,10 +149,18 @@ class Store:
         return [_fields(reply) for reply in replies]
 
     async def sync_states(self) -> dict[str, SyncState]:
-        """Of each run of a server, how far sessions were published to it."""
+        """Of each run of a server that got all sessions, how far changes were published to it."""
+        return {run: SyncState(int(it[1]), int(it[2])) for run, it in (await self._synced(_STATE)).items()}
+
+    async def syncs_begun(self) -> dict[str, SyncBegun]:
+        """Of each run of a server that is still to get sessions, those that it got."""
+        found = await self._synced(_BEGUN)
+        return {run: SyncBegun(int(it[1]), [int(b) for b in it[2].split(b",")]) for run, it in found.items()}
+
+    async def _synced(self, form: re.Pattern[bytes]) -> dict[str, re.Match[bytes]]:
         (found,) = await ask(self.servers, [("HGETALL", SYNC_KEY)])
-        told = {run_id.decode(): _STATE.fullmatch(it) for run_id, it in zip(found[::2], found[1::2], strict=True)}
-        return {run_id: SyncState(int(it[1]), int(it[2])) for run_id, it in told.items() if it}
+        told = {run_id.decode(): form.fullmatch(it) for run_id, it in zip(found[::2], found[1::2], strict=True)}
+        return {run_id: it for run_id, it in told.items() if it}
 
     async def save_sync_states(self, states: Mapping[str, SyncState], ended: Iterable[str] = ()) -> None:
         """Keep states by the run of their servers, and forget those of runs that ended."""
@@ -160,6 +168,11 @@ class Store:
         commands: list[Words] = [("HSET", SYNC_KEY, *told)] if told else []
         commands += [("HDEL", SYNC_KEY, run_id) for run_id in ended]
         await ask(self.servers, commands)
+
+    async def save_sync_begun(self, run_id: str, begun: SyncBegun) -> None:
+        """Keep how far a first sync has come."""
+        told = f"{begun.watermark_us}/{','.join(map(str, begun.buckets))}"
+        await ask(self.servers, [("HSET", SYNC_KEY, run_id, told)])
 
     async def identity(self, server: Server) -> tuple[str, int]:
         """Which run of a server the gate is connected to, and its clock in microseconds since 1970.

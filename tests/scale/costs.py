@@ -25,7 +25,7 @@ class Costs(msgspec.Struct, frozen=True):
 
     Args:
         rows: job → how many rows it was given.
-        each: job → what one of them took. Of `sync of a bucket` that is a session which is passed over.
+        each: job → what one of them took.
     """
 
     callers: int
@@ -42,7 +42,7 @@ class Costs(msgspec.Struct, frozen=True):
     @classmethod
     def fit(cls, one: Measured) -> "Costs":
         """The constants that one size shows."""
-        rows = {name: job.rows for name, job in one.jobs.items()} | {"sync of a bucket": one.users}
+        rows = {name: job.rows for name, job in one.jobs.items()}
         each = {
             name: Each(*(took_s / max(1, rows[name]) * 1e6 for took_s in (job.seconds, job.cpu_s, job.redis_cpu_s)))
             for name, job in one.jobs.items()
@@ -75,18 +75,18 @@ def predict(costs: Costs, users: int, lost: int = BUCKETS) -> dict[str, float]:
     """
     today, dirty, share = users / TODAY_EACH, costs.rows["snapshot"], lost / BUCKETS
     touched_today = today + dirty * (1 - 1 / TODAY_EACH)
-    rows: dict[str, dict[str, float]] = {
-        "restore": {"restore": (users + today) * share},
-        "sync of all": {"sync of all": users * share, "sync of a bucket": users if lost < BUCKETS else 0},
-        "sync of a bucket": {"sync of a bucket": users},
-        "sync of some": {"sync of some": costs.rows["sync of some"]},
-        "snapshot": {"snapshot": dirty},
-        "expire": {"expire": costs.rows["expire"]},
+    rows = {
+        "restore": (users + today) * share,
+        "sync of all": users * share,
+        "sync of a bucket": users / BUCKETS,
+        "sync of some": costs.rows["sync of some"],
+        "snapshot": dirty,
+        "expire": costs.rows["expire"],
     }
     jobs = {}
-    for job, parts in rows.items():
-        jobs[f"{job}, s"] = sum(count * costs.each[part].time_us for part, count in parts.items()) / 1e6
-        jobs[f"{job}, CPU s"] = sum(count * costs.each[part].cpu_us for part, count in parts.items()) / 1e6
+    for job, count in rows.items():
+        jobs[f"{job}, s"] = count * costs.each[job].time_us / 1e6
+        jobs[f"{job}, CPU s"] = count * costs.each[job].cpu_us / 1e6
     return jobs | {
         "gate, script µs": costs.script_us,
         "gate, Redis CPU µs": costs.redis_cpu_us,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from redis import Redis
 
 from models.connections import Stores
-from models.keys import bucket_key, totals_key, user_key
-from models.records import SyncState
+from models.keys import BUCKETS, bucket_key, totals_key, user_key
+from models.records import SyncBegun
 from models.windows import Window
 from tests.scale.fill import TODAY_EACH, run_script
 
@@ -51,8 +51,10 @@ def lose(redis: "Redis", buckets: Sequence[int]) -> None:
     redis.delete(*(bucket_key(bucket, "callers") for bucket in buckets))
 
 
-async def say_synced(stores: Stores) -> None:
-    """Let the sessions be published up to now."""
+async def say_lost(stores: Stores, buckets: Sequence[int]) -> None:
+    """Let the next sync find that the server has got the sessions of all other buckets."""
     (server,) = await stores.store.servers.masters()
     run_id, now_us = await stores.store.identity(server)
-    await stores.store.save_sync_states({run_id: SyncState(now_us, now_us)}, [])
+    others = [bucket for bucket in range(BUCKETS) if bucket not in buckets]
+    if others:
+        await stores.store.save_sync_begun(run_id, SyncBegun(now_us, others))

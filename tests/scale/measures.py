@@ -8,7 +8,6 @@ from typing import Any, cast
 import asyncpg
 import uvloop
 
-from models import publishing
 from models.connections import Stores
 from models.keys import BUCKETS, bucket_key, totals_key, user_key
 from models.windows import HOUR_US, Window
@@ -18,12 +17,12 @@ from tests.bench.report import say
 from tests.bench.stack import Stack
 from tests.scale.calls import Calls, postgres_cpu_s, redis_cpu_s
 from tests.scale.fill import log_in, some_of, store_sketches
-from tests.scale.fill_redis import fill_bucket, lose, say_synced
+from tests.scale.fill_redis import fill_bucket, lose, say_lost
 from tests.scale.measured import Job, Measured
 
 CALLING, LEAST_CALLING = 2_000, 500
-DIRTY = EXPIRED = 100_000
-CHANGED = 1_000
+DIRTY, EXPIRED = 100_000, 300_000
+CHANGED = 10_000
 PIPELINE = 10_000
 EMPTY_BYTES = 10_000_000
 EXPIRED_FROM = 1_000_000_000
@@ -113,18 +112,11 @@ class Bench:
         self._bytes["total of a window"] = self._key_bytes(f"totals:{self._window().name}") / sum(day)
         self._bytes["callers, a bucket"] = self._key_bytes("callers") / BUCKETS
         before = self._facts.used_bytes()
-        job = self._job("sync of all", self._publish_lost)
+        uvloop.run(self._with_stores(lambda stores: say_lost(stores, self._lost)))
+        job = self._job("sync of all", _published)
         self._bytes["session"] = (self._facts.used_bytes() - before) / job.rows
         self._demand("totals", sum(totals), self.users)
         self._demand("published sessions", job.rows, sum(totals[: len(self._lost)]))
-
-    async def _publish_lost(self, stores: Stores) -> int:
-        """As the worker does it when a server is new to it: the only one, or one shard of several."""
-        if len(self._lost) == BUCKETS:
-            return await _published(stores)
-        rows, _ = await publishing._publish_since(stores.database, stores.store, publishing._EPOCH, list(self._lost))
-        await say_synced(stores)
-        return rows
 
     def _job(self, name: str, work: Work) -> Job:
         self._facts.reset()
@@ -190,8 +182,8 @@ class Bench:
         self._demand("changed sessions", self._jobs["sync of some"].rows, self._changed)
         self._job("sync of nothing", _published)
         uvloop.run(self._execute(_CHANGE_BACK, ids))
-        # As after the loss of the shard that has one bucket: its sessions are looked for among all.
-        self._job("sync of a bucket", _publish_bucket)
+        uvloop.run(self._with_stores(lambda stores: say_lost(stores, [0])))
+        self._job("sync of a bucket", _read)
 
     def _expire(self) -> None:
         uvloop.run(self._execute(_EXPIRED, EXPIRED_FROM, EXPIRED_FROM + self._expired - 1))
@@ -235,5 +227,5 @@ async def _published(stores: Stores) -> int:
     return (await stores.sessions.sync()).published
 
 
-async def _publish_bucket(stores: Stores) -> int:
-    return (await publishing._publish_since(stores.database, stores.store, publishing._EPOCH, [0]))[0]
+async def _read(stores: Stores) -> int:
+    return (await stores.sessions.sync()).rows

@@ -130,8 +130,7 @@ def lose(plan: Plan, costs: Costs) -> Loss:
     """The busiest shard is emptied: users who call are read in PostgreSQL while the sync goes through all sessions."""
     users_share = plan.shard_of.count(plan.busiest) / BUCKETS
     calls_share = plan.shard_calls_per_s[plan.busiest] / sum(plan.shard_calls_per_s)
-    passed_us = costs.each["sync of a bucket"].cpu_us if users_share < 1 else 0.0
-    sync_s = plan.users * (users_share * costs.each["sync of all"].cpu_us + passed_us) / 1e6
+    sync_s = plan.users * users_share * costs.each["sync of all"].cpu_us / 1e6
     restore_s = plan.users * (1 + 1 / TODAY_EACH) * users_share * costs.each["restore"].cpu_us / 1e6
     shares = [[count * users_share, rate * calls_share / users_share] for count, rate in plan.groups]
     calls = sum(count * rate for count, rate in shares) * STEP_S

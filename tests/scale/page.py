@@ -70,11 +70,15 @@ def _measured(sizes: Sequence[Measured]) -> str:
         ["gate: calls/s of one process, wrk beside it", *(f"{it.gate.rps:,.0f}" for it in sizes)],
         ["gate: µs a call: script / Redis CPU / web CPU", *(_three(it) for it in sizes)],
     ]
-    for name, unit in (("restore", "totals"), ("sync of all", "sessions"), ("snapshot", "dirty users")):
+    for name, unit in (
+        ("restore", "totals"),
+        ("sync of all", "sessions"),
+        ("sync of a bucket", "sessions"),
+        ("snapshot", "dirty users"),
+    ):
         rows.append([f"{name}: {unit} (µs of work each)", *(_job(it, name) for it in sizes)])
     rows += [
-        ["sync of 1,000 changed / of nothing, ms", *(_syncs(it) for it in sizes)],
-        ["sync of one bucket of 64, s (of work)", *(_bucket(it) for it in sizes)],
+        ["sync of 10,000 changed / of nothing, ms", *(_syncs(it) for it in sizes)],
         ["expire: sessions (µs of work each)", *(_job(it, "expire") for it in sizes)],
         ["longest Redis command of a job, ms", *(_longest(it) for it in sizes)],
         ["fallbacks/s of one process", *(f"{it.fallbacks_per_s:,.0f}" for it in sizes)],
@@ -97,11 +101,6 @@ def _three(it: Measured) -> str:
 def _job(it: Measured, name: str) -> str:
     job = it.jobs[name]
     return f"{job.rows:,} in {job.seconds:.1f} s ({job.cpu_s / job.rows * 1e6:.1f})"
-
-
-def _bucket(it: Measured) -> str:
-    job = it.jobs["sync of a bucket"]
-    return f"{job.seconds:.1f} ({job.cpu_s:.1f})"
 
 
 def _syncs(it: Measured) -> str:

@@ -50,7 +50,7 @@ def test_what_ten_thousand_users_cost_foretells_twenty_thousand(stack: Stack) ->
     assert small.jobs["sync of all"].rows == SMALL
     assert large.jobs["sync of all"].rows == sum(1 for uid in range(1, LARGE + 1) if uid % 64 < 8)
     assert large.jobs["snapshot"].rows >= 2_000
-    assert large.jobs["expire"].rows == 2_000
+    assert large.jobs["expire"].rows == 6_000
 
     compared = {it.figure: it for it in check(Costs.fit(small), [large])}
     for figure in ("Redis memory, MB", "PostgreSQL, MB", "callers counted", "bucket imbalance"):

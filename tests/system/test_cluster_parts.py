@@ -6,8 +6,10 @@ import pytest
 
 from models.connections import Stores, open_stores
 from models.errors import RedisAway
+from models.keys import BUCKETS, bucket_key
 from models.policies import parse_policies
 from models.publishing import _OF_BUCKET
+from models.servers import BUCKET_SLOTS
 from models.settings import Settings
 from tests.conftest import empty
 from tests.valkeys import ValkeyCluster, until
@@ -59,6 +61,11 @@ async def _one_dies(stores: Stores, cluster: ValkeyCluster) -> None:
     for token in tokens.values():
         assert (await stores.usage.admit(token)).admitted
     assert 0 < ways["cached"] - cached < len(tokens), "some users' Redis is there, some users' is not"
+    lost = next(bucket for bucket in range(BUCKETS) if keeper is cluster.master_of(BUCKET_SLOTS[bucket]))
+    keeper.ask("DEL", bucket_key(lost, "ready"))
+    with pytest.raises(RedisAway):
+        await stores.snapshots.restore()
+    assert await stores.store.counters.snapshot_number(lost) is not None, "the counters of the living are restored"
 
 
 async def test_a_buckets_sessions_are_found_by_their_index(stores: Stores) -> None:

@@ -1,0 +1,122 @@
+"""The first sync to a server: long, so it may be cut off; what changes meanwhile does not wait for its end."""
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+
+from models import publishing
+from models.connections import Stores
+from models.database import load_sql
+from models.keys import BUCKETS, user_key
+from models.records import Entry, SyncState
+from tests.conftest import RawRedis
+
+USERS = 3 * BUCKETS
+_SESSIONS = """
+INSERT INTO sessions (user_id, version, token_digest, created_at, expires_at, changed_at)
+SELECT id, nextval('session_versions'), sha256(id::text::bytea), now(), now() + interval '1 hour',
+       now() - interval '10 minutes'
+  FROM users"""
+
+
+class CutOff(Exception):
+    """The worker is killed."""
+
+
+@pytest.fixture
+async def enrolled(stores: Stores) -> list[int]:
+    """Users with a session that Redis does not have, three in each bucket."""
+    await stores.database.fetch(
+        "INSERT INTO users (id, username, username_key, password_hash, created_at)"
+        " SELECT n, 'u' || n, 'u' || n, '', now() FROM generate_series(1, $1) AS n",
+        USERS,
+    )
+    await stores.database.fetch(_SESSIONS)
+    return list(range(1, USERS + 1))
+
+
+class CutStore:
+    """A store whose worker is cut off when it is about to publish for the Nth time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, stores: Stores) -> None:
+        self.published: list[list[int]] = []
+        self.cut_at = -1
+        publish = stores.store.publish_sessions
+
+        async def publish_sessions(entries: Iterable[Entry]) -> int:
+            some = list(entries)
+            if len(self.published) == self.cut_at:
+                raise CutOff
+            if some:
+                self.published.append([entry.user_id for entry in some])
+            return await publish(some)
+
+        monkeypatch.setattr(stores.store, "publish_sessions", publish_sessions)
+
+
+async def test_a_sync_that_is_cut_off_is_gone_on_with_by_the_next(
+    stores: Stores, redis: RawRedis, enrolled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = CutStore(monkeypatch, stores)
+    cut.cut_at = 10
+    with pytest.raises(CutOff):
+        await stores.sessions.sync()
+    assert await stores.store.sync_states() == {}, "nobody may believe it yet"
+    assert sum(len(it.buckets) for it in (await stores.store.syncs_begun()).values()) == 10
+    cut.cut_at = -1
+    first = {uid for some in cut.published for uid in some}
+    # A logout whose publication was lost, of a user who was published already.
+    ended = min(first)
+    await stores.database.fetch(load_sql("revoke_session"), ended, None, None)
+    cut.published.clear()
+    synced = await stores.sessions.sync()
+    assert (synced.full, synced.published) == (True, USERS - len(first) + 1)
+    assert cut.published[0] == [ended], "what changed goes first"
+    assert not await stores.store.syncs_begun()
+    assert await stores.store.sync_states()
+    assert (await redis.get(user_key(ended, "session"))).endswith(":revoked")
+    for user_id in enrolled:
+        assert await redis.exists(user_key(user_id, "session"))
+    assert not (await stores.sessions.sync()).full
+
+
+async def test_what_changes_in_a_long_sync_does_not_wait_for_its_end(
+    stores: Stores, enrolled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "ROUND_S", 0.0)
+    cut = CutStore(monkeypatch, stores)
+    syncing = asyncio.create_task(stores.sessions.sync())
+    while not (cut.published or syncing.done()):
+        await asyncio.sleep(0)
+    ended = cut.published[0][0]
+    await stores.database.fetch(load_sql("revoke_session"), ended, None, None)
+    synced = await syncing
+    told = [number for number, some in enumerate(cut.published) if some == [ended]]
+    assert told, "the logout was published on its own"
+    assert told[0] < BUCKETS // 2, "and not when all was done"
+    assert synced.full
+    assert len(await stores.store.sync_states()) == len(await stores.store.servers.masters())
+
+
+async def test_a_run_that_was_replaced_is_new_when_it_is_back(stores: Stores, enrolled: list[int]) -> None:
+    """What took its place may have lost what it knew, and handed that down to it."""
+    await stores.sessions.sync()
+    states = await stores.store.sync_states()
+    ((before, state), *_) = states.items()
+    await stores.store.save_sync_states({"a" * 40: SyncState(state.watermark_us, state.beat_us)})
+    await stores.sessions.sync()
+    assert set(await stores.store.sync_states()) == set(states)
+    assert before in states
+
+
+async def test_a_sync_says_how_far_it_has_come(
+    stores: Stores, enrolled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = CutStore(monkeypatch, stores)
+    cut.cut_at = 5
+    with pytest.raises(CutOff):
+        await stores.sessions.sync()
+    warning = await stores.heartbeat.warning()
+    assert warning is not None
+    assert "5 of" in warning
