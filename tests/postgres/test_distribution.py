@@ -23,9 +23,9 @@ TABLES = "users", "sessions", "call_totals", "call_windows", "caller_sketches"
 HOT = {
     *("read_session", "upsert_session", "revoke_session", "describe_session", "name_users"),
     *("upsert_call_totals", "upsert_call_windows", "upsert_caller_sketch", "read_caller_sketch"),
-    *("read_call_totals", "read_call_windows", "changed_sessions"),
+    *("read_call_totals", "read_call_windows", "changed_sessions", "sessions_of_bucket"),
 }
-"""What the gate's fallback, logins, logouts, the sync, snapshots and restores run; the last four ask for buckets."""
+"""What the gate's fallback, logins, logouts, the sync, snapshots and restores run; the last five ask for buckets."""
 
 WITHOUT_KEY = {
     "delete_expired_sessions": "the expiry, a minute apart: whoever's session ended",
@@ -56,6 +56,7 @@ ORM_WITHOUT_KEY = {
 
 _USER = r'"?\b(?:user_id|id|bucket)"?\s*(?:% 64\s*)?(?:=\s*(?:ANY \(\s*)?|IN \()\$\d'
 _GIVEN = r"unnest\(\$\d::bigint\[\], \$\d::bigint\[\]\) AS given\(user_id, calls\)"
+_PAGE = r"\(user_id % 64, user_id\) > \(\$1::bigint, \$2\) AND user_id % 64 <= \$1"
 _BUCKET = r"INSERT INTO caller_sketches AS s \(bucket, [^)]*\)\s+VALUES \(\$1"
 
 
@@ -70,7 +71,7 @@ def on_our_tables(statement: str) -> bool:
 
 def has_key(statement: str) -> bool:
     """Whether the user, or the bucket, of each row is given as a parameter."""
-    return re.search(f"{_USER}|{_GIVEN}|{_BUCKET}", plain(statement)) is not None
+    return re.search(f"{_USER}|{_PAGE}|{_GIVEN}|{_BUCKET}", plain(statement)) is not None
 
 
 SCRIPTS = {path.stem: path.read_text() for path in (ROOT / "models/scripts").glob("*.sql")}

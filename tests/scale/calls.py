@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from models.devprocess import LOOPBACK
 from models.keys import BUCKETS, bucket_key, user_key
+from models.readings import REST_S
 from models.usage import Usage
 from tests.bench.load import measure, write_pings
 from tests.bench.processes import BenchError
@@ -120,13 +121,14 @@ def _cpu_s(pid: int, *, ended: bool = False) -> float:
 
 def _read_ms(port: int, path: str) -> float:
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
-    times_ms = []
+    times_ms = []  # of the readings, not of the rest before the next
     for _ in range(PROBES):
         began_s = time.perf_counter()
         connection.request("GET", path)
         answer = connection.getresponse()
         answer.read()
         times_ms.append((time.perf_counter() - began_s) * 1000)
+        time.sleep(2 * REST_S)
         if answer.status != 200:
             raise BenchError(f"{path} answers {answer.status}.")
     connection.close()

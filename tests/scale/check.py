@@ -1,22 +1,27 @@
 """The model's predictions against the measurements, at the sizes it was not fitted to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from tests.scale.costs import Costs, predict
+from tests.scale.costs import GROWING, Costs, predict
 from tests.scale.measured import Measured
 
 WITHIN = 0.2
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """One figure at one size."""
+    """One figure at one size.
+
+    Args:
+        fitted: a constant of the prediction is this measurement.
+    """
 
     figure: str
     users: int
     predicted: float
     measured: float
+    fitted: bool = False
 
     @property
     def off(self) -> float:
@@ -27,12 +32,20 @@ class Compared(msgspec.Struct, frozen=True):
         return abs(self.off) <= share
 
 
-def compare(predicted: Mapping[str, float], one: Measured) -> list[Compared]:
+def compare(predicted: Mapping[str, float], one: Measured, fitted: Collection[str] = ()) -> list[Compared]:
     """Each predicted figure that was measured."""
     figures = one.figures()
-    return [Compared(name, one.users, value, figures[name]) for name, value in predicted.items()]
+    return [Compared(name, one.users, value, figures[name], name in fitted) for name, value in predicted.items()]
 
 
 def check(costs: Costs, sizes: Sequence[Measured]) -> list[Compared]:
-    """All figures of all sizes, the one they were fitted to as well: there sums and simulated figures can be off."""
-    return [compared for one in sizes for compared in compare(predict(costs, one.users, one.lost), one)]
+    """All figures of all sizes, the first of which the costs were fitted to, and their growth to the second.
+
+    There as well: sums and simulated figures can be off.
+    """
+    growing = {f"{job}, {kind}" for job in GROWING for kind in ("s", "CPU s")}
+    found = []
+    for number, one in enumerate(sizes):
+        predicted = predict(costs, one.users, one.lost)
+        found += compare(predicted, one, [predicted, growing, ()][min(number, 2)])
+    return found

@@ -1,5 +1,6 @@
-"""What things cost, fitted to the measurements at one size, and what other sizes will take by that."""
+"""What things cost, fitted to the measurements at the smallest sizes, and what other sizes will take by that."""
 
+import math
 import random
 from collections.abc import Sequence
 
@@ -10,6 +11,8 @@ from tests.scale.fill import TODAY_EACH
 from tests.scale.measured import Measured
 
 DRAWS = 20
+GROWING = ("snapshot",)
+"""The jobs that look for their rows all over the tables: the larger these, the fewer are in a cache."""
 
 
 class Each(msgspec.Struct, frozen=True):
@@ -25,9 +28,12 @@ class Costs(msgspec.Struct, frozen=True):
 
     Args:
         rows: job → how many rows it was given.
+        users: at which size.
         each: job → what one of them took.
+        grows_us: job → how much more it takes with twice the users, where rows are looked for all over the tables.
     """
 
+    users: int
     callers: int
     script_us: float
     redis_cpu_us: float
@@ -35,19 +41,21 @@ class Costs(msgspec.Struct, frozen=True):
     fallbacks_per_s: float
     rows: dict[str, int]
     each: dict[str, Each]
+    grows_us: dict[str, float]
     longest_ms: float
     redis_bytes: dict[str, float]
     postgres_bytes: dict[str, float]
 
     @classmethod
-    def fit(cls, one: Measured) -> "Costs":
-        """The constants that one size shows."""
-        rows = {name: job.rows for name, job in one.jobs.items()}
-        each = {
-            name: Each(*(took_s / max(1, rows[name]) * 1e6 for took_s in (job.seconds, job.cpu_s, job.redis_cpu_s)))
-            for name, job in one.jobs.items()
-        }
+    def fit(cls, one: Measured, next_one: Measured | None = None) -> "Costs":
+        """The constants that one size shows, and how they grow to the next."""
+        rows, each = {name: job.rows for name, job in one.jobs.items()}, _each(one)
+        grows_us = dict.fromkeys(GROWING, 0.0)
+        if next_one:
+            doublings = math.log2(next_one.users / one.users)
+            grows_us = {name: (_each(next_one)[name].cpu_us - each[name].cpu_us) / doublings for name in GROWING}
         return cls(
+            users=one.users,
             callers=one.gate.callers,
             script_us=one.gate.script_us,
             redis_cpu_us=one.gate.redis_cpu_us,
@@ -55,16 +63,35 @@ class Costs(msgspec.Struct, frozen=True):
             fallbacks_per_s=one.fallbacks_per_s,
             rows=rows,
             each=each,
+            grows_us=grows_us,
             longest_ms=max(job.longest_ms for job in one.jobs.values()),
             redis_bytes=one.redis_bytes,
             postgres_bytes={table: size / one.users for table, size in one.postgres_bytes.items()},
         )
+
+    def cpu_us(self, job: str, users: int) -> float:
+        """The processor time of a row, with so many users."""
+        return self.each[job].cpu_us + self._more_us(job, users)
+
+    def time_us(self, job: str, users: int) -> float:
+        """The time that a row takes, with so many users."""
+        return self.each[job].time_us + self._more_us(job, users)
+
+    def _more_us(self, job: str, users: int) -> float:
+        return self.grows_us.get(job, 0.0) * math.log2(users / self.users)
 
     def redis_used(self, users: float, today: float, this_hour: float) -> float:
         """Bytes of Redis with all sessions cached, nothing waiting to be snapshotted and nobody just limited."""
         each = self.redis_bytes
         windows = (today + this_hour) * each["total of a window"]
         return users * (each["session"] + each["total"]) + windows + BUCKETS * each["callers, a bucket"] + each["empty"]
+
+
+def _each(one: Measured) -> dict[str, Each]:
+    return {
+        name: Each(*(took_s / max(1, job.rows) * 1e6 for took_s in (job.seconds, job.cpu_s, job.redis_cpu_s)))
+        for name, job in one.jobs.items()
+    }
 
 
 def predict(costs: Costs, users: int, lost: int = BUCKETS) -> dict[str, float]:
@@ -85,8 +112,8 @@ def predict(costs: Costs, users: int, lost: int = BUCKETS) -> dict[str, float]:
     }
     jobs = {}
     for job, count in rows.items():
-        jobs[f"{job}, s"] = count * costs.each[job].time_us / 1e6
-        jobs[f"{job}, CPU s"] = count * costs.each[job].cpu_us / 1e6
+        jobs[f"{job}, s"] = count * costs.time_us(job, users) / 1e6
+        jobs[f"{job}, CPU s"] = count * costs.cpu_us(job, users) / 1e6
     return jobs | {
         "gate, script µs": costs.script_us,
         "gate, Redis CPU µs": costs.redis_cpu_us,

@@ -22,7 +22,7 @@ from tests.scale.measured import Job, Measured
 
 CALLING, LEAST_CALLING = 2_000, 500
 DIRTY, EXPIRED = 100_000, 300_000
-CHANGED = 10_000
+CHANGED = 30_000
 PIPELINE = 10_000
 EMPTY_BYTES = 10_000_000
 EXPIRED_FROM = 1_000_000_000
@@ -65,6 +65,7 @@ class Bench:
     def run(self) -> Measured:
         """All of it; Redis is emptied first."""
         began_s, load = time.monotonic(), os.getloadavg()[0]
+        postgres_bytes = {table: self._ask(f"SELECT pg_total_relation_size('{table}')") for table in TABLES}
         calls = Calls(self.stack, self._callers, uvloop.run(log_in(self.stack, self._callers)))
         self._rebuild()
         gate, reads = calls.by_http(self._seconds) if self._seconds else (uvloop.run(calls.here()), {})
@@ -87,7 +88,7 @@ class Bench:
             redis_bytes=self._bytes,
             redis_used=int(memory["used_memory"]),
             redis_resident=int(memory["used_memory_rss"]),
-            postgres_bytes={table: self._ask(f"SELECT pg_total_relation_size('{table}')") for table in TABLES},
+            postgres_bytes=postgres_bytes,
             load_average=[round(load, 2), round(os.getloadavg()[0], 2)],
             measured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             took_s=round(time.monotonic() - began_s, 1),

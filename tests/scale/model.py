@@ -95,7 +95,7 @@ def simulate(plan: Plan, costs: Costs) -> Outcome:
         loss=lose(plan, costs),
         dirty_per_s=dirty / SNAPSHOT_S,
         postgres_writes_per_s=ROWS_A_DIRTY_USER * dirty / SNAPSHOT_S,
-        snapshot_busy=dirty * costs.each["snapshot"].cpu_us / 1e6 / SNAPSHOT_S,
+        snapshot_busy=dirty * costs.cpu_us("snapshot", plan.users) / 1e6 / SNAPSHOT_S,
         redis_gb_a_shard=redis_gb * biggest,
         redis_gb=redis_gb,
         postgres_gb=plan.users * sum(costs.postgres_bytes.values()) / 1e9,
@@ -175,7 +175,7 @@ def main() -> int:
     parser.add_argument("--ranges", action="store_true", help="equal ranges of slots, not the 64 dealt by hand")
     parser.add_argument("--constants", type=Path, default=FIGURES)
     arguments = parser.parse_args()
-    costs = Costs.fit(msgspec.json.decode(arguments.constants.read_bytes(), type=Report).sizes[0])
+    costs = Costs.fit(*msgspec.json.decode(arguments.constants.read_bytes(), type=Report).sizes[:2])
     users = round(arguments.users * 1e6)
     calls = arguments.calls or users / 500
     plan = Plan(

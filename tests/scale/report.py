@@ -38,7 +38,7 @@ def show(report: Report) -> str:
     sizes = report.sizes
     say("\n" + _figures(sizes))
     say("\n" + _kinds(sizes))
-    costs = Costs.fit(sizes[0])
+    costs = Costs.fit(*sizes[:2])
     say(f"\npredictions, fitted to {sizes[0].users:,} users")
     say(_checked(check(costs, sizes)))
     drawn = {label: [cost(it) for it in sizes] for label, cost in _EACH.items()}

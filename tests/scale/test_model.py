@@ -11,6 +11,7 @@ from tests.scale.population import Plan
 
 MILLION = 1_000_000
 COSTS = Costs(
+    users=MILLION,
     callers=2_000,
     script_us=20.0,
     redis_cpu_us=25.0,
@@ -25,6 +26,7 @@ COSTS = Costs(
         "snapshot": Each(50.0, 40.0, 15.0),
         "expire": Each(20.0, 5.0, 0.1),
     },
+    grows_us={"snapshot": 10.0},
     longest_ms=3.0,
     redis_bytes={
         "empty": 1e6,
@@ -145,3 +147,19 @@ def test_too_few_processes_refuse_calls_when_a_shard_is_lost() -> None:
 def test_imbalance_falls_with_the_number_of_callers() -> None:
     assert imbalance(MILLION, 2_000) == pytest.approx(1.43, abs=0.08)
     assert 1 < imbalance(MILLION, 8_000) < imbalance(MILLION, 2_000)
+
+
+def test_growth_is_the_difference_of_two_sizes_for_each_doubling() -> None:
+    one, four = (measured_as_predicted(COSTS, users) for users in (MILLION, 4 * MILLION))
+    costs = Costs.fit(one, four)
+    assert costs.grows_us["snapshot"] == pytest.approx(10.0)
+    assert costs.cpu_us("snapshot", 16 * MILLION) == pytest.approx(40.0 + 4 * 10.0)
+    assert costs.cpu_us("expire", 16 * MILLION) == pytest.approx(5.0)
+    assert Costs.fit(one).cpu_us("snapshot", 16 * MILLION) == pytest.approx(40.0)
+
+
+def test_what_a_constant_was_fitted_to_does_not_count_as_foretold() -> None:
+    sizes = [measured_as_predicted(COSTS, users) for users in (MILLION, 4 * MILLION, 16 * MILLION)]
+    fitted = {(it.figure, it.users // MILLION) for it in check(COSTS, sizes) if it.fitted}
+    assert {users for _, users in fitted} == {1, 4}
+    assert {figure for figure, users in fitted if users == 4} == {"snapshot, s", "snapshot, CPU s"}

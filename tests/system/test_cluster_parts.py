@@ -11,8 +11,11 @@ from models.policies import parse_policies
 from models.publishing import _OF_BUCKET
 from models.servers import BUCKET_SLOTS
 from models.settings import Settings
+from models.snapshots import _READ_TOTALS
 from tests.conftest import empty
 from tests.valkeys import ValkeyCluster, until
+
+ENROLLED = 20_000
 
 
 async def test_one_dead_master_holds_up_only_its_own_users(
@@ -68,17 +71,30 @@ async def _one_dies(stores: Stores, cluster: ValkeyCluster) -> None:
     assert await stores.store.counters.snapshot_number(lost) is not None, "the counters of the living are restored"
 
 
-async def test_a_buckets_sessions_are_found_by_their_index(stores: Stores) -> None:
-    """However many others there are: a server that is new must not cost a look at every session."""
+@pytest.mark.parametrize("last", [0, ENROLLED // 2, ENROLLED - 1_000])
+async def test_a_bucket_is_found_by_its_index(enrolled: Stores, last: int) -> None:
+    """However many others there are, and wherever a page begins: a new server must not cost a look at every row."""
+    for statement, index in ((_OF_BUCKET, "idx_sessions_bucket"), (_READ_TOTALS, "idx_call_totals_bucket")):
+        plan = await enrolled.database.fetch(f"EXPLAIN {statement}", 5, last, 128)
+        assert f"using {index}" in "\n".join(row[0] for row in plan)
+
+
+async def test_a_first_sync_reads_every_session_once(enrolled: Stores) -> None:
+    assert (await enrolled.sessions.sync()).rows == ENROLLED
+
+
+@pytest.fixture
+async def enrolled(stores: Stores) -> Stores:
+    """With a session and a total for each of `ENROLLED` users."""
     await stores.database.fetch(
         "INSERT INTO users (id, username, username_key, password_hash, created_at)"
-        " SELECT n, 'u' || n, 'u' || n, '', now() FROM generate_series(1, 20000) AS n"
+        " SELECT n, 'u' || n, 'u' || n, '', now() FROM generate_series(1, $1) AS n",
+        ENROLLED,
     )
     await stores.database.fetch(
         "INSERT INTO sessions (user_id, version, token_digest, created_at, expires_at, changed_at)"
-        " SELECT n, n, '', now(), now() + interval '1 hour', now() FROM generate_series(1, 20000) AS n"
+        " SELECT id, id, '', now(), now() + interval '1 hour', now() FROM users"
     )
-    await stores.database.fetch("ANALYZE sessions")
-    plan = await stores.database.fetch(f"EXPLAIN {_OF_BUCKET}", 5, 0, 1_000)
-    assert "idx_sessions_bucket" in "\n".join(row[0] for row in plan)
-    assert (await stores.sessions.sync()).rows == 20_000
+    await stores.database.fetch("INSERT INTO call_totals (user_id, calls, updated_at) SELECT id, 1, now() FROM users")
+    await stores.database.fetch("ANALYZE sessions, call_totals")
+    return stores
