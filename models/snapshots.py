@@ -3,6 +3,7 @@
 Of each bucket the totals of all time and of the hours and days that are kept, and the sketch of its callers.
 """
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -20,6 +21,9 @@ T = TypeVar("T")
 
 CHUNK = 128
 EXPIRE_BATCH = 1_000
+SNAPSHOTS_AT_ONCE = 4
+"""Buckets that are snapshotted side by side: most of it is PostgreSQL's work, each on a connection of its own."""
+
 MAX_ROUNDS = 3
 """Snapshots of a bucket until nothing is left: that of a worker that died, what waited behind it, what came since."""
 
@@ -68,26 +72,39 @@ class Snapshots:
 
     async def take(self) -> Snapshot:
         """Copy the totals that changed since the last snapshot, and the sketches beside them, into PostgreSQL."""
-        users = await self._of_each(range(BUCKETS), self._snapshot_bucket)
+        users = await self._of_each(range(BUCKETS), self._snapshot_bucket, SNAPSHOTS_AT_ONCE)
         return Snapshot(sum(1 for count in users if count), sum(users))
 
-    async def _of_each(self, buckets: Iterable[int], work: Callable[[int], Awaitable[T]]) -> list[T]:
+    async def _of_each(self, buckets: Iterable[int], work: Callable[[int], Awaitable[T]], at_once: int = 1) -> list[T]:
         """What became of each bucket; those of a server that is away hold up no others, and are told at the end.
 
+        Args:
+            at_once: how many are worked on side by side.
+
         Raises:
-            StoreUnavailable: as of the first that could not be done.
+            StoreUnavailable: as of one that could not be done.
         """
         done: list[T] = []
-        failure = None
-        for bucket in buckets:
-            try:
-                self._counters.expect(bucket)
-                with suppress(_Emptied):
-                    done.append(await work(bucket))
-            except RedisAway as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
+        away: list[Exception] = []
+        broken: list[Exception] = []
+        turns = asyncio.Semaphore(at_once)
+
+        async def do(bucket: int) -> None:
+            async with turns:
+                if broken:
+                    return
+                try:
+                    self._counters.expect(bucket)
+                    with suppress(_Emptied):
+                        done.append(await work(bucket))
+                except RedisAway as error:
+                    away.append(error)
+                except Exception as error:
+                    broken.append(error)
+
+        await asyncio.gather(*map(do, buckets))
+        for error in broken + away:
+            raise error
         return done
 
     async def settle(self, buckets: Iterable[int]) -> None:

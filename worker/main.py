@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from models.spans import Spans
 
 JOB_TIMEOUT_S = 3_600
-"""A job that is cut off begins anew: a full sync of tens of millions of sessions has to come to its end."""
+"""Enough for a first sync of tens of millions of sessions; one that is cut off goes on where it was."""
 
 STOP_GRACE_S = 2
 HEALTH_INTERVAL_S = 10

@@ -36,6 +36,7 @@ CHART = ROOT / "docs" / "scale.svg"
 MILLION = 1_000_000
 FULL = [1 * MILLION, 5 * MILLION, 10 * MILLION]
 QUICK = 0.02
+ROUNDS = 3
 SHARD = BUCKETS // 8
 
 
@@ -87,7 +88,7 @@ def _measure(stack: Stack, there: int, users: int, seconds: int, lost: int, shar
     began_s = time.monotonic()
     asyncio.run(fill_postgres(stack, there + 1, users))
     say(f"  filled in {time.monotonic() - began_s:.0f} s")
-    return Bench(stack, users, seconds, lost, share).run()
+    return Bench(stack, users, seconds, lost, share, ROUNDS if share == 1 else 1).run()
 
 
 def _kept(sizes: list[int]) -> Report:

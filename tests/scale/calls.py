@@ -14,7 +14,7 @@ from models.keys import BUCKETS, bucket_key, user_key
 from models.readings import REST_S
 from models.usage import Usage
 from tests.bench.load import measure, write_pings
-from tests.bench.processes import BenchError
+from tests.bench.processes import BenchError, Service
 from tests.bench.redis_facts import RedisFacts
 from tests.bench.report import say
 from tests.bench.stack import Stack
@@ -33,18 +33,22 @@ class Calls:
         self._facts = RedisFacts(stack.valkey.url)
         self._redis: Any = self._facts.client
 
-    def by_http(self, seconds: int) -> tuple[Gate, dict[str, float]]:
-        """Through a web process, from wrk; and how long reads take there, in milliseconds."""
+    def by_http(self, seconds: int, rounds: range) -> tuple[Gate, dict[str, float]]:
+        """Through a web process, from wrk, the cheapest round; and how long reads take there, in milliseconds."""
         requests = write_pings(self._stack.folder / "ping.http", self._tokens)
         with self._stack.gatehouse("scale") as web:
             measure(requests, [web.port], WARM_UP_S)
-            before, redis_s, web_s = self._counted(), redis_cpu_s(self._facts), _cpu_s(web.pid)
-            self._facts.reset()
-            load = measure(requests, [web.port], seconds)
-            load.demand_clean("the gate")
-            spent_s = redis_cpu_s(self._facts) - redis_s, _cpu_s(web.pid) - web_s
-            gate = self._gate(load.requests, load.rps, load.p99_us / 1000, before, *spent_s)
-            return gate, {path: _read_ms(web.port, path) for path in READS}
+            gates = [self._load(web, requests, seconds) for _ in rounds]
+            best = min(gates, key=lambda gate: gate.redis_cpu_us + gate.web_cpu_us)
+            return best, {path: _read_ms(web.port, path) for path in READS}
+
+    def _load(self, web: Service, requests: Path, seconds: int) -> Gate:
+        before, redis_s, web_s = self._counted(), redis_cpu_s(self._facts), _cpu_s(web.pid)
+        self._facts.reset()
+        load = measure(requests, [web.port], seconds)
+        load.demand_clean("the gate")
+        spent_s = redis_cpu_s(self._facts) - redis_s, _cpu_s(web.pid) - web_s
+        return self._gate(load.requests, load.rps, load.p99_us / 1000, before, *spent_s)
 
     async def here(self) -> Gate:
         """In this process, a few of each caller."""

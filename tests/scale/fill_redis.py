@@ -31,6 +31,12 @@ redis.call('ZADD', KEYS[1], unpack(totals))
 if #day > 0 then redis.call('ZADD', KEYS[2], unpack(day)) end
 """
 
+_LOSE = """
+-- KEYS 1 any of the bucket
+-- ARGV 1 first user id   2 last user id   3 a session's key but the id
+for id = tonumber(ARGV[1]), tonumber(ARGV[2]), 64 do redis.call('UNLINK', ARGV[3] .. string.format('%.0f', id)) end
+"""
+
 
 def fill_bucket(redis: "Redis", bucket: int, users: int, day: Window, number: int) -> None:
     """Give Redis what it holds of a bucket of users 1 to `users`; its sketch is there already.
@@ -39,16 +45,22 @@ def fill_bucket(redis: "Redis", bucket: int, users: int, day: Window, number: in
         number: of the bucket's last snapshot.
     """
     expires_ms = round(time.time() + 80_000) * 1000
-    prefix = user_key(bucket, "session").rpartition(":")[0] + ":"
+    prefix = _session_prefix(bucket)
     keys = [totals_key(bucket), totals_key(bucket, day.name)]
     run_script(redis, _BUCKET, keys, bucket, users, prefix, expires_ms, TODAY_EACH)
     redis.pexpireat(totals_key(bucket, day.name), day.keep_until_ms)
     redis.set(bucket_key(bucket, "ready"), number)
 
 
-def lose(redis: "Redis", buckets: Sequence[int]) -> None:
-    """Forget the sketches of buckets of which nothing else is there."""
-    redis.delete(*(bucket_key(bucket, "callers") for bucket in buckets))
+def lose_bucket(redis: "Redis", bucket: int, users: int, day: Window) -> None:
+    """Forget what Redis holds of a bucket of users 1 to `users` who have not called yet."""
+    run_script(redis, _LOSE, [bucket_key(bucket, "ready")], bucket, users, _session_prefix(bucket))
+    names = ("callers", "ready")
+    redis.unlink(totals_key(bucket), totals_key(bucket, day.name), *(bucket_key(bucket, name) for name in names))
+
+
+def _session_prefix(bucket: int) -> str:
+    return user_key(bucket, "session").rpartition(":")[0] + ":"
 
 
 async def say_lost(stores: Stores, buckets: Sequence[int]) -> None:

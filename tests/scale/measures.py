@@ -17,7 +17,7 @@ from tests.bench.report import say
 from tests.bench.stack import Stack
 from tests.scale.calls import Calls, postgres_cpu_s, redis_cpu_s
 from tests.scale.fill import log_in, some_of, store_sketches
-from tests.scale.fill_redis import fill_bucket, lose, say_lost
+from tests.scale.fill_redis import fill_bucket, lose_bucket, say_lost
 from tests.scale.measured import Job, Measured
 
 CALLING, LEAST_CALLING = 2_000, 500
@@ -48,10 +48,13 @@ class Bench:
         seconds: how long wrk calls; 0 for a few calls of each caller in this process, and no HTTP.
         lost: how many of the 64 buckets Redis loses, to be rebuilt by the worker's jobs; the others are filled.
         share: of the numbers of rows that the jobs are given, 1 but in tests.
+        rounds: of each measurement, of which the cheapest is kept: other work on the machine makes it dearer.
     """
 
-    def __init__(self, stack: Stack, users: int, seconds: int, lost: int = BUCKETS, share: float = 1.0) -> None:
-        self._lost = range(lost)
+    def __init__(
+        self, stack: Stack, users: int, seconds: int, lost: int = BUCKETS, share: float = 1.0, rounds: int = 1
+    ) -> None:
+        self._lost, self._rounds = range(lost), range(rounds)
         self.stack, self.users, self._seconds = stack, users, seconds
         self._dirty, self._expired, self._changed = (
             min(users, max(64, round(n * share))) for n in (DIRTY, EXPIRED, CHANGED)
@@ -67,14 +70,19 @@ class Bench:
         began_s, load = time.monotonic(), os.getloadavg()[0]
         postgres_bytes = {table: self._ask(f"SELECT pg_total_relation_size('{table}')") for table in TABLES}
         calls = Calls(self.stack, self._callers, uvloop.run(log_in(self.stack, self._callers)))
-        self._rebuild()
-        gate, reads = calls.by_http(self._seconds) if self._seconds else (uvloop.run(calls.here()), {})
+        self._prepare()
+        for _ in self._rounds:
+            self._rebuild()
+        gate, reads = calls.by_http(self._seconds, self._rounds) if self._seconds else (uvloop.run(calls.here()), {})
         counted = uvloop.run(self._with_stores(lambda stores: stores.usage.count_callers()))
         fallbacks = uvloop.run(calls.fall_back())
-        self._active()
-        self._snapshot()
-        self._sync()
-        self._expire()
+        for number in self._rounds:
+            self._active(number)
+            self._snapshot()
+        for number in self._rounds:
+            self._sync(number)
+        for _ in self._rounds:
+            self._expire()
         memory = cast(dict[str, Any], self._redis.info("memory"))
         return Measured(
             users=self.users,
@@ -96,7 +104,7 @@ class Bench:
 
     # What is lost into Redis
 
-    def _rebuild(self) -> None:
+    def _prepare(self) -> None:
         began_s = time.monotonic()
         self._redis.flushall()
         while self._facts.used_bytes() > EMPTY_BYTES:  # memory is given back in the background
@@ -105,8 +113,11 @@ class Bench:
         for bucket, number in enumerate(uvloop.run(store_sketches(self.stack, self.users))):
             if bucket not in self._lost:
                 fill_bucket(self._redis, bucket, self.users, self._window(), number)
-        lose(self._redis, self._lost)
         say(f"  {BUCKETS - len(self._lost)} buckets filled in {time.monotonic() - began_s:.0f} s")
+
+    def _rebuild(self) -> None:
+        for bucket in self._lost:
+            lose_bucket(self._redis, bucket, self.users, self._window())
         self._job("restore", lambda stores: _users(stores.snapshots.restore()))
         totals, day = self._zcard(""), self._zcard(self._window().name)
         self._bytes["total"] = self._key_bytes("totals") / sum(totals)
@@ -115,7 +126,7 @@ class Bench:
         before = self._facts.used_bytes()
         uvloop.run(self._with_stores(lambda stores: say_lost(stores, self._lost)))
         job = self._job("sync of all", _published)
-        self._bytes["session"] = (self._facts.used_bytes() - before) / job.rows
+        self._bytes.setdefault("session", (self._facts.used_bytes() - before) / job.rows)
         self._demand("totals", sum(totals), self.users)
         self._demand("published sessions", job.rows, sum(totals[: len(self._lost)]))
 
@@ -124,7 +135,7 @@ class Bench:
         redis_s, postgres_s = redis_cpu_s(self._facts), postgres_cpu_s(self.stack)
         rows, seconds, cpu_s = uvloop.run(self._timed(work))
         longest_us, longest = self._facts.longest()
-        job = self._jobs[name] = Job(
+        job = Job(
             rows=rows,
             seconds=round(seconds, 3),
             redis_cpu_s=round(redis_cpu_s(self._facts) - redis_s, 3),
@@ -133,6 +144,9 @@ class Bench:
             longest_ms=longest_us / 1000,
             longest=longest,
         )
+        best = self._jobs.setdefault(name, job)
+        if job.cpu_s / max(1, rows) < best.cpu_s / max(1, best.rows):
+            self._jobs[name] = job
         say(f"  {name}: {rows:,} rows in {seconds:.2f} s, {job.cpu_s:.2f} s of work; {job.longest_ms:.1f} ms {longest}")
         return job
 
@@ -149,9 +163,9 @@ class Bench:
 
     # Jobs whose work is that of some users
 
-    def _active(self) -> None:
+    def _active(self, number: int) -> None:
         """Many users call once: what that costs in memory until it is folded, and then in a snapshot."""
-        ids = some_of(self.users, self._dirty, seed=self.users + 1)
+        ids = some_of(self.users, self._dirty, seed=self.users + 1 + number)
         uvloop.run(self._with_stores(lambda stores: stores.usage.count_callers()))  # folds what is there
         hour, at = self._now_us() // HOUR_US, self._facts.used_bytes()
         self._each(ids, lambda pipe, uid: pipe.hincrby(bucket_key(uid % BUCKETS, "pending"), f"{uid}:{hour}", 1))
@@ -176,17 +190,18 @@ class Bench:
         if not self._dirty <= job.rows <= self._dirty + len(self._callers):
             raise BenchError(f"the snapshot stored {job.rows:,} users, not the {self._dirty:,} dirty ones.")
 
-    def _sync(self) -> None:
-        ids = some_of(self.users, self._changed, seed=self.users + 2)
+    def _sync(self, bucket: int) -> None:
+        ids = some_of(self.users, self._changed, seed=self.users + 100 + bucket)
         uvloop.run(self._execute(_CHANGE, ids))
         self._job("sync of some", _published)
         self._demand("changed sessions", self._jobs["sync of some"].rows, self._changed)
         self._job("sync of nothing", _published)
         uvloop.run(self._execute(_CHANGE_BACK, ids))
-        uvloop.run(self._with_stores(lambda stores: say_lost(stores, [0])))
+        uvloop.run(self._with_stores(lambda stores: say_lost(stores, [bucket])))
         self._job("sync of a bucket", _read)
 
     def _expire(self) -> None:
+        uvloop.run(self._execute("VACUUM sessions"))  # what autovacuum would have done between two runs
         uvloop.run(self._execute(_EXPIRED, EXPIRED_FROM, EXPIRED_FROM + self._expired - 1))
         job = self._job("expire", lambda stores: stores.sessions.expire())
         self._demand("expired sessions", job.rows, self._expired)
