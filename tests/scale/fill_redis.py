@@ -68,5 +68,6 @@ async def say_lost(stores: Stores, buckets: Sequence[int]) -> None:
     (server,) = await stores.store.servers.masters()
     run_id, now_us = await stores.store.identity(server)
     others = [bucket for bucket in range(BUCKETS) if bucket not in buckets]
+    await stores.store.save_sync_states({}, ended=[run_id])
     if others:
         await stores.store.save_sync_begun(run_id, SyncBegun(now_us, others))

@@ -103,6 +103,18 @@ def simulate(plan: Plan, costs: Costs) -> Outcome:
     )
 
 
+def shortest_interval_s(plan: Plan, snapshot_us: float, at_once: int) -> float:
+    """How far apart snapshots have to be for each to end before the next, when so many buckets go side by side."""
+    shortest_s, longest_s = 0.0, plan.users * snapshot_us / 1e6 + 1
+    while longest_s - shortest_s > 0.01 * longest_s:
+        middle_s = (shortest_s + longest_s) / 2
+        if plan.distinct(middle_s) * snapshot_us / 1e6 / at_once <= middle_s:
+            longest_s = middle_s
+        else:
+            shortest_s = middle_s
+    return longest_s
+
+
 def queue(plan: Plan, costs: Costs) -> Queue:
     """The busiest shard's queue: calls come at random, and between them the chunks of snapshots (Lindley, 1952)."""
     rng, calls = random.Random(plan.seed), plan.shard_calls_per_s[plan.busiest]

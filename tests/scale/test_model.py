@@ -6,7 +6,7 @@ import pytest
 from tests.scale.check import check
 from tests.scale.costs import Costs, Each, imbalance, predict
 from tests.scale.measured import Gate, Job, Measured
-from tests.scale.model import lose, queue, simulate
+from tests.scale.model import lose, queue, shortest_interval_s, simulate
 from tests.scale.population import Plan
 
 MILLION = 1_000_000
@@ -110,6 +110,14 @@ def test_a_queue_without_jobs_waits_as_long_as_theory_says() -> None:
     assert half.busy == pytest.approx(0.5, abs=0.01)
     assert 0.0 <= half.p50_ms < 0.025
     assert 0.06 < half.p99_ms < 0.13
+
+
+def test_snapshots_have_to_be_so_far_apart_that_each_ends_before_the_next() -> None:
+    plan = Plan(users=100 * MILLION, shards=64, calls_per_s=200_000.0)
+    one, four = (shortest_interval_s(plan, 100.0, at_once) for at_once in (1, 4))
+    assert plan.distinct(one) * 100e-6 == pytest.approx(one, rel=0.02)
+    assert one / four > 4
+    assert shortest_interval_s(msgspec.structs.replace(plan, users=MILLION, calls_per_s=2_000.0), 40.0, 1) < 1
 
 
 def test_a_hot_user_makes_one_shard_wait() -> None:

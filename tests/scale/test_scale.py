@@ -42,7 +42,7 @@ async def _empty(stack: Stack) -> None:
 
 def test_what_ten_thousand_users_cost_foretells_twenty_thousand(stack: Stack) -> None:
     uvloop.run(fill_postgres(stack, 1, SMALL))
-    small = Bench(stack, SMALL, seconds=0, share=SHARE).run()
+    small = Bench(stack, SMALL, seconds=0, share=SHARE, rounds=2).run()
     uvloop.run(fill_postgres(stack, SMALL + 1, LARGE))
     large = Bench(stack, LARGE, seconds=0, lost=8, share=SHARE, rounds=2).run()
 
