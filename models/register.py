@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from models.database import BATCH_DEADLINE_S, Database, load_sql
-from models.errors import InvalidInput
+from models.errors import InvalidInput, RedisAway
 from models.events import LOCAL, record
 from models.records import Entry
 from models.sessions import Sessions
@@ -19,6 +19,7 @@ MAX_PAGE = 10_001
 
 _LIST = load_sql("list_sessions")
 _INSPECT = load_sql("inspect_session")
+_AWAY = None, "Redis does not answer: until it does, calls are judged by what PostgreSQL says"
 
 
 class LiveSession(msgspec.Struct, frozen=True, rename="camel"):
@@ -36,9 +37,9 @@ class Comparison(msgspec.Struct, frozen=True, rename="camel"):
 
     Args:
         row: PostgreSQL's word.
-        cached: Redis's: a live session, a tombstone that says why it ended, nothing.
+        cached: Redis's: a live session, a tombstone that says why it ended, nothing; away when it does not answer.
         cached_ttl_s: seconds until Redis forgets it.
-        agree: whether no call can be judged wrongly by what Redis has.
+        agree: whether no call can be judged wrongly by what Redis has; None when nobody knows what it has.
     """
 
     user_id: int
@@ -47,11 +48,11 @@ class Comparison(msgspec.Struct, frozen=True, rename="camel"):
     created_at: datetime | None
     expires_at: datetime | None
     revoked_at: datetime | None
-    cached: Literal["live", "tombstone", "missing"]
+    cached: Literal["live", "tombstone", "missing", "away"]
     cached_version: int | None
     cached_reason: str | None
     cached_ttl_s: float | None
-    agree: bool
+    agree: bool | None
     verdict: str
 
 
@@ -77,7 +78,11 @@ class Register:
     async def compare(self, user_id: int) -> Comparison:
         """What PostgreSQL and Redis have of a user's session."""
         # Redis first: what it then lacks of PostgreSQL's word may be on its way, and never the other way round.
-        value, ttl_ms = await self._store.cached_session(user_id)
+        away, value, ttl_ms = False, b"", 0
+        try:
+            value, ttl_ms = await self._store.cached_session(user_id)
+        except RedisAway:
+            away = True
         rows = await self._database.fetch(_INSPECT, user_id)
         row = dict(rows[0]) if rows else {}
         entry = Entry(user_id, row["version"], row["expires_ms"], row["token_digest"]) if row else None
@@ -86,7 +91,7 @@ class Register:
         if row and (row["revoked_at"] or row["expired"]):
             state = "revoked" if row["revoked_at"] else "expired"
         live = bool(value) and ":" in reason
-        agree, verdict = _judge(state, entry, value, int(version or 0), live=live)
+        agree, verdict = _judge(state, entry, value, int(version or 0), live=live) if not away else _AWAY
         return Comparison(
             user_id=user_id,
             row=state,
@@ -94,7 +99,7 @@ class Register:
             created_at=row.get("created_at"),
             expires_at=row.get("expires_at"),
             revoked_at=row.get("revoked_at"),
-            cached="live" if live else "tombstone" if value else "missing",
+            cached="away" if away else "live" if live else "tombstone" if value else "missing",
             cached_version=int(version) if value else None,
             cached_reason=None if live or not value else reason,
             cached_ttl_s=ttl_ms / 1_000 if value else None,

@@ -1,14 +1,17 @@
 """The worker's queue: where it is, and connections with deadlines, which arq's own pool lacks."""
 
-from typing import Any
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Self, TypeVar
 
 import msgspec
 from arq.connections import ArqRedis
 from redis.asyncio import ConnectionPool, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import BusyLoadingError
+from redis.backoff import AbstractBackoff, ExponentialBackoff
+from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -16,6 +19,11 @@ from models.targets import Credentials, Target, parse_target
 
 NAME = "gatehouse:queue"
 REPLY_S, CONNECT_S = 5, 2
+WARN_EVERY_S = 10.0
+
+T = TypeVar("T")
+
+log = logging.getLogger("gatehouse.worker")
 
 
 def open_queue(url: str, tries: int) -> ArqRedis:
@@ -27,7 +35,7 @@ def open_queue(url: str, tries: int) -> ArqRedis:
     """
     target = parse_target(url)
     patience = {
-        "retry": Retry(ExponentialBackoff(cap=1, base=0.05), tries),
+        "retry": _Patience(ExponentialBackoff(cap=1, base=0.05), tries),
         "retry_on_error": [BusyLoadingError, RedisConnectionError, RedisTimeoutError, OSError],
     }
     options: dict[str, Any] = {**_connecting(target, target.credentials), **patience, "db": target.database}
@@ -50,6 +58,32 @@ def open_queue(url: str, tries: int) -> ArqRedis:
     )
     queue.sentinels = sentinels
     return queue
+
+
+class _Patience(Retry):
+    """Says now and then for whom it is waiting: it may be for a minute and a half."""
+
+    def __init__(self, backoff: AbstractBackoff, tries: int) -> None:
+        super().__init__(backoff, tries)
+        self._warned_s = -WARN_EVERY_S
+        self._away = False
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
+        """Itself: each connection copies what it is given, and all are to speak with one voice."""
+        return self
+
+    async def call_with_retry(self, do: Callable[[], Awaitable[T]], fail: Callable[[RedisError], Any]) -> T:
+        async def warn(error: RedisError) -> None:
+            if time.monotonic() >= self._warned_s + WARN_EVERY_S:
+                self._warned_s, self._away = time.monotonic(), True
+                log.warning("the queue's Redis is away, no job begins: %s", error)
+            await fail(error)
+
+        result = await super().call_with_retry(do, warn)
+        if self._away:
+            self._away, self._warned_s = False, -WARN_EVERY_S
+            log.warning("the queue's Redis is back")
+        return result
 
 
 class _Queue(ArqRedis):

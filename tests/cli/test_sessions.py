@@ -1,10 +1,13 @@
 """`gatehouse session`: live ones, what both stores say, and their end."""
 
+import asyncio
+
 import pytest
 
 from models.connections import Stores
+from models.devservers import free_port
 from models.keys import user_key
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, environment, run_here
 from tests.conftest import RawRedis
 
 USERS = 5
@@ -52,6 +55,18 @@ async def test_what_redis_does_not_have_is_no_disagreement(
 ) -> None:
     await redis.flushall()
     assert await shown(cli, next(iter(tokens))) == {"row": "live", "cached": "missing", "agree": True}
+
+
+async def test_without_redis_it_says_what_postgresql_has(stores: Stores, tokens: dict[int, str]) -> None:
+    environ = environment(stores.settings) | {"REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
+    ran = await asyncio.to_thread(run_here, environ, "session", "show", "--id", str(next(iter(tokens))), "--json")
+    assert ran.code == 0
+    assert {name: ran.document[name] for name in ("row", "cached", "agree")} == {
+        "row": "live",
+        "cached": "away",
+        "agree": None,
+    }
+    assert "Redis does not answer" in ran.document["verdict"]
 
 
 PLANTED: dict[str, tuple[str, dict[str, object], str]] = {
