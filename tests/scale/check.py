@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from tests.scale.costs import GROWING, Costs, predict
+from tests.scale.costs import Costs, predict
 from tests.scale.measured import Measured
 
 WITHIN = 0.2
@@ -39,13 +39,12 @@ def compare(predicted: Mapping[str, float], one: Measured, fitted: Collection[st
 
 
 def check(costs: Costs, sizes: Sequence[Measured]) -> list[Compared]:
-    """All figures of all sizes, the first of which the costs were fitted to, and their growth to the second.
+    """All figures of all sizes.
 
-    There as well: sums and simulated figures can be off.
+    Also of the first, which the costs were fitted to, and the second, which showed their growth: sums can be off there.
     """
-    growing = {f"{job}, {kind}" for job in GROWING for kind in ("s", "CPU s")}
-    found = []
+    of_jobs, found = {f"{job}, {kind}" for job in costs.grows for kind in ("s", "CPU s")}, []
     for number, one in enumerate(sizes):
         predicted = predict(costs, one.users, one.lost)
-        found += compare(predicted, one, [predicted, growing, ()][min(number, 2)])
+        found += compare(predicted, one, [predicted, of_jobs, ()][min(number, 2)])
     return found

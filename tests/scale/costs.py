@@ -11,8 +11,6 @@ from tests.scale.fill import TODAY_EACH
 from tests.scale.measured import Measured
 
 DRAWS = 20
-GROWING = ("snapshot",)
-"""The jobs that look for their rows all over the tables: the larger these, the fewer are in a cache."""
 
 
 class Each(msgspec.Struct, frozen=True):
@@ -23,6 +21,9 @@ class Each(msgspec.Struct, frozen=True):
     redis_us: float
 
 
+NOTHING = Each(0.0, 0.0, 0.0)
+
+
 class Costs(msgspec.Struct, frozen=True):
     """Constants, each of one row, one call or one key.
 
@@ -30,7 +31,7 @@ class Costs(msgspec.Struct, frozen=True):
         rows: job → how many rows it was given.
         users: at which size.
         each: job → what one of them took.
-        grows_us: job → how much more it takes with twice the users, where rows are looked for all over the tables.
+        grows: job → how much more it takes with twice the users: trees are deeper, and less of them is in a cache.
     """
 
     users: int
@@ -41,19 +42,18 @@ class Costs(msgspec.Struct, frozen=True):
     fallbacks_per_s: float
     rows: dict[str, int]
     each: dict[str, Each]
-    grows_us: dict[str, float]
+    grows: dict[str, Each]
     longest_ms: float
     redis_bytes: dict[str, float]
     postgres_bytes: dict[str, float]
 
     @classmethod
     def fit(cls, one: Measured, next_one: Measured | None = None) -> "Costs":
-        """The constants that one size shows, and how they grow to the next."""
-        rows, each = {name: job.rows for name, job in one.jobs.items()}, _each(one)
-        grows_us = dict.fromkeys(GROWING, 0.0)
+        """The constants that one size shows, and how those of the jobs grow to the next."""
+        rows, each, grows = {name: job.rows for name, job in one.jobs.items()}, _each(one), {}
         if next_one:
-            doublings = math.log2(next_one.users / one.users)
-            grows_us = {name: (_each(next_one)[name].cpu_us - each[name].cpu_us) / doublings for name in GROWING}
+            per_doubling = 1 / math.log2(next_one.users / one.users)
+            grows = {name: _more(each[name], dearer, per_doubling) for name, dearer in _each(next_one).items()}
         return cls(
             users=one.users,
             callers=one.gate.callers,
@@ -63,22 +63,16 @@ class Costs(msgspec.Struct, frozen=True):
             fallbacks_per_s=one.fallbacks_per_s,
             rows=rows,
             each=each,
-            grows_us=grows_us,
+            grows=grows,
             longest_ms=max(job.longest_ms for job in one.jobs.values()),
             redis_bytes=one.redis_bytes,
             postgres_bytes={table: size / one.users for table, size in one.postgres_bytes.items()},
         )
 
-    def cpu_us(self, job: str, users: int) -> float:
-        """The processor time of a row, with so many users."""
-        return self.each[job].cpu_us + self._more_us(job, users)
-
-    def time_us(self, job: str, users: int) -> float:
-        """The time that a row takes, with so many users."""
-        return self.each[job].time_us + self._more_us(job, users)
-
-    def _more_us(self, job: str, users: int) -> float:
-        return self.grows_us.get(job, 0.0) * math.log2(users / self.users)
+    def of(self, job: str, users: int) -> Each:
+        """What a row takes with so many users."""
+        each, grows, doublings = self.each[job], self.grows.get(job, NOTHING), math.log2(users / self.users)
+        return Each(*(each_us + more_us * doublings for each_us, more_us in zip(_us(each), _us(grows), strict=True)))
 
     def redis_used(self, users: float, today: float, this_hour: float) -> float:
         """Bytes of Redis with all sessions cached, nothing waiting to be snapshotted and nobody just limited."""
@@ -92,6 +86,15 @@ def _each(one: Measured) -> dict[str, Each]:
         name: Each(*(took_s / max(1, job.rows) * 1e6 for took_s in (job.seconds, job.cpu_s, job.redis_cpu_s)))
         for name, job in one.jobs.items()
     }
+
+
+def _more(each: Each, dearer: Each, part: float) -> Each:
+    """A part of how much dearer it is; cheaper it becomes by chance alone."""
+    return Each(*(max(0.0, us - less_us) * part for us, less_us in zip(_us(dearer), _us(each), strict=True)))
+
+
+def _us(each: Each) -> tuple[float, float, float]:
+    return each.time_us, each.cpu_us, each.redis_us
 
 
 def predict(costs: Costs, users: int, lost: int = BUCKETS) -> dict[str, float]:
@@ -112,8 +115,9 @@ def predict(costs: Costs, users: int, lost: int = BUCKETS) -> dict[str, float]:
     }
     jobs = {}
     for job, count in rows.items():
-        jobs[f"{job}, s"] = count * costs.time_us(job, users) / 1e6
-        jobs[f"{job}, CPU s"] = count * costs.cpu_us(job, users) / 1e6
+        each = costs.of(job, users)
+        jobs[f"{job}, s"] = count * each.time_us / 1e6
+        jobs[f"{job}, CPU s"] = count * each.cpu_us / 1e6
     return jobs | {
         "gate, script µs": costs.script_us,
         "gate, Redis CPU µs": costs.redis_cpu_us,

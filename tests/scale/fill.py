@@ -27,11 +27,12 @@ POSTGRES_BYTES_A_USER, REDIS_BYTES_A_USER = 900, 500
 _USERS = """
 INSERT INTO users (id, username, username_key, password_hash, created_at)
 SELECT id, 'user' || id, 'user' || id, repeat('h', 97), now() FROM generate_series($1::bigint, $2::bigint) AS id"""
-_SESSIONS = """
+INSERT_SESSIONS = """
 INSERT INTO sessions (user_id, version, token_digest, created_at, expires_at, changed_at)
 SELECT id, nextval('session_versions'), sha256(id::text::bytea), at, at + interval '1 day', at
-  FROM generate_series($1::bigint, $2::bigint) AS id,
+  FROM unnest($1::bigint[]) AS id,
        LATERAL (SELECT date_trunc('milliseconds', now()) - make_interval(secs => 3600 + id * 7919 % 3600)) AS _ (at)"""
+_SESSIONS = INSERT_SESSIONS.replace("unnest($1::bigint[])", "generate_series($1::bigint, $2::bigint)")
 _TOTALS = """
 INSERT INTO call_totals (user_id, calls, updated_at)
 SELECT id, id * 7919 % 1000 + 1, now() FROM generate_series($1::bigint, $2::bigint) AS id"""

@@ -16,7 +16,7 @@ from tests.bench.redis_facts import RedisFacts
 from tests.bench.report import say
 from tests.bench.stack import Stack
 from tests.scale.calls import Calls, postgres_cpu_s, redis_cpu_s
-from tests.scale.fill import log_in, some_of, store_sketches
+from tests.scale.fill import INSERT_SESSIONS, log_in, some_of, store_sketches
 from tests.scale.fill_redis import fill_bucket, lose_bucket, say_lost
 from tests.scale.measured import Job, Measured
 
@@ -25,14 +25,9 @@ DIRTY, EXPIRED = 100_000, 300_000
 CHANGED = 30_000
 PIPELINE = 10_000
 EMPTY_BYTES = 10_000_000
-EXPIRED_FROM = 1_000_000_000
 TABLES = ("users", "sessions", "call_totals", "call_windows")
 
-_EXPIRED = """
-INSERT INTO sessions (user_id, version, token_digest, created_at, expires_at, changed_at)
-SELECT id, nextval('session_versions'), sha256(id::text::bytea), now() - interval '2 hours',
-       now() - interval '1 hour', now() - interval '2 hours'
-  FROM generate_series($1::bigint, $2::bigint) AS id"""
+_EXPIRE = "UPDATE sessions SET expires_at = now() - interval '1 hour' WHERE user_id = ANY ($1::bigint[])"
 _CHANGE = """
 UPDATE sessions SET version = nextval('session_versions'), changed_at = clock_timestamp()
  WHERE user_id = ANY ($1::bigint[])"""
@@ -202,9 +197,11 @@ class Bench:
 
     def _expire(self) -> None:
         uvloop.run(self._execute("VACUUM sessions"))  # what autovacuum would have done between two runs
-        uvloop.run(self._execute(_EXPIRED, EXPIRED_FROM, EXPIRED_FROM + self._expired - 1))
+        ids = some_of(self.users, self._expired, seed=self.users + 200)
+        uvloop.run(self._execute(_EXPIRE, ids))
         job = self._job("expire", lambda stores: stores.sessions.expire())
-        self._demand("expired sessions", job.rows, self._expired)
+        self._demand("expired sessions", job.rows, len(ids))
+        uvloop.run(self._execute(INSERT_SESSIONS, ids))
 
     async def _execute(self, statement: str, *args: object) -> None:
         connection = await asyncpg.connect(self.stack.postgres.url)

@@ -95,7 +95,7 @@ def simulate(plan: Plan, costs: Costs) -> Outcome:
         loss=lose(plan, costs),
         dirty_per_s=dirty / SNAPSHOT_S,
         postgres_writes_per_s=ROWS_A_DIRTY_USER * dirty / SNAPSHOT_S,
-        snapshot_busy=dirty * costs.cpu_us("snapshot", plan.users) / 1e6 / SNAPSHOT_S,
+        snapshot_busy=dirty * costs.of("snapshot", plan.users).cpu_us / 1e6 / SNAPSHOT_S,
         redis_gb_a_shard=redis_gb * biggest,
         redis_gb=redis_gb,
         postgres_gb=plan.users * sum(costs.postgres_bytes.values()) / 1e9,
@@ -120,7 +120,7 @@ def queue(plan: Plan, costs: Costs) -> Queue:
     rng, calls = random.Random(plan.seed), plan.shard_calls_per_s[plan.busiest]
     rows = plan.distinct(SNAPSHOT_S) / SNAPSHOT_S * calls / sum(plan.shard_calls_per_s)
     chunks, call_s = rows / CHUNK, costs.redis_cpu_us / 1e6
-    chunk_s = CHUNK * costs.each["snapshot"].redis_us / 1e6
+    chunk_s = CHUNK * costs.of("snapshot", plan.users).redis_us / 1e6
     waits, wait_s, behind = [], 0.0, 0.0
     for _ in range(EVENTS):
         is_call = rng.random() * (calls + chunks) < calls
@@ -142,8 +142,8 @@ def lose(plan: Plan, costs: Costs) -> Loss:
     """The busiest shard is emptied: users who call are read in PostgreSQL while the sync goes through all sessions."""
     users_share = plan.shard_of.count(plan.busiest) / BUCKETS
     calls_share = plan.shard_calls_per_s[plan.busiest] / sum(plan.shard_calls_per_s)
-    sync_s = plan.users * users_share * costs.each["sync of all"].cpu_us / 1e6
-    restore_s = plan.users * (1 + 1 / TODAY_EACH) * users_share * costs.each["restore"].cpu_us / 1e6
+    sync_s = plan.users * users_share * costs.of("sync of all", plan.users).cpu_us / 1e6
+    restore_s = plan.users * (1 + 1 / TODAY_EACH) * users_share * costs.of("restore", plan.users).cpu_us / 1e6
     shares = [[count * users_share, rate * calls_share / users_share] for count, rate in plan.groups]
     calls = sum(count * rate for count, rate in shares) * STEP_S
     capacity = plan.processes * costs.fallbacks_per_s * STEP_S

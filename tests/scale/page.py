@@ -158,7 +158,7 @@ def _plan(costs: Costs, users: int, shards: int) -> dict[str, str]:
     calls = users / CALLS_A_USER_S
     processes = math.ceil(SPARE * calls * costs.web_cpu_us / 1e6)
     plan = Plan(users=users, shards=shards, calls_per_s=calls, processes=processes)
-    outcome, snapshot_us = simulate(plan, costs), costs.cpu_us("snapshot", users)
+    outcome, snapshot_us = simulate(plan, costs), costs.of("snapshot", users).cpu_us
     queue, loss, slow = outcome.queue, outcome.loss, plan.distinct(SLOW_SNAPSHOT_S)
     quick_s, slow_s = outcome.snapshot_busy * SNAPSHOT_S, slow * snapshot_us / 1e6
     shortest = [shortest_interval_s(plan, snapshot_us, at_once) for at_once in (1, SNAPSHOTS_AT_ONCE)]
@@ -175,7 +175,9 @@ def _plan(costs: Costs, users: int, shards: int) -> dict[str, str]:
         "dirty users/s at 10 s / 300 s": f"{outcome.dirty_per_s:,.0f} / {slow / SLOW_SNAPSHOT_S:,.0f}",
         "PostgreSQL rows written/s at 10 s / 300 s": f"{outcome.postgres_writes_per_s:,.0f} / {slow_writes_per_s:,.0f}",
         "work of a snapshot at 10 s / 300 s": f"{quick_s:,.1f} s / {slow_s:,.0f} s",
-        "shortest interval, PostgreSQL with 1 / 4 cores": " / ".join(f"{it:,.0f} s" if it >= 1 else "any" for it in shortest),
+        "shortest interval, PostgreSQL with 1 / 4 cores": " / ".join(
+            f"{it:,.0f} s" if it >= 1 else "any" for it in shortest
+        ),
         "busiest shard lost: part of the calls": f"{loss.calls_share:.1%}",
         "… reads of PostgreSQL until it is settled": f"{loss.fallbacks:,} in {loss.settled_s:,.0f} s",
         "… longest wait for one / calls refused": f"{loss.worst_wait_s:.2f} s / {loss.refused:,}",

@@ -26,7 +26,7 @@ COSTS = Costs(
         "snapshot": Each(50.0, 40.0, 15.0),
         "expire": Each(20.0, 5.0, 0.1),
     },
-    grows_us={"snapshot": 10.0},
+    grows={"snapshot": Each(12.0, 10.0, 1.0)},
     longest_ms=3.0,
     redis_bytes={
         "empty": 1e6,
@@ -160,10 +160,11 @@ def test_imbalance_falls_with_the_number_of_callers() -> None:
 def test_growth_is_the_difference_of_two_sizes_for_each_doubling() -> None:
     one, four = (measured_as_predicted(COSTS, users) for users in (MILLION, 4 * MILLION))
     costs = Costs.fit(one, four)
-    assert costs.grows_us["snapshot"] == pytest.approx(10.0)
-    assert costs.cpu_us("snapshot", 16 * MILLION) == pytest.approx(40.0 + 4 * 10.0)
-    assert costs.cpu_us("expire", 16 * MILLION) == pytest.approx(5.0)
-    assert Costs.fit(one).cpu_us("snapshot", 16 * MILLION) == pytest.approx(40.0)
+    assert costs.grows["snapshot"].cpu_us == pytest.approx(10.0)
+    assert costs.of("snapshot", 16 * MILLION).time_us == pytest.approx(50.0 + 4 * 12.0)
+    assert costs.of("snapshot", 16 * MILLION).cpu_us == pytest.approx(40.0 + 4 * 10.0)
+    assert costs.of("expire", 16 * MILLION).cpu_us == pytest.approx(5.0)
+    assert Costs.fit(one).of("snapshot", 16 * MILLION).cpu_us == pytest.approx(40.0)
 
 
 def test_what_a_constant_was_fitted_to_does_not_count_as_foretold() -> None:
@@ -171,3 +172,4 @@ def test_what_a_constant_was_fitted_to_does_not_count_as_foretold() -> None:
     fitted = {(it.figure, it.users // MILLION) for it in check(COSTS, sizes) if it.fitted}
     assert {users for _, users in fitted} == {1, 4}
     assert {figure for figure, users in fitted if users == 4} == {"snapshot, s", "snapshot, CPU s"}
+    assert not any(it.fitted for it in check(COSTS, sizes) if it.users == 16 * MILLION)
