@@ -12,9 +12,9 @@ from hiredis import ReplyError
 from models.errors import RedisAway, RedisRefused, StoreUnavailable
 from models.keys import BUCKETS
 from models.link import Link, fixed, pack
+from models.redis_target import Address, RedisTarget
 from models.replies import checked, gather_all, reply_of
 from models.servers import BUCKET_SLOTS, Found, Server, server_at
-from models.targets import Address, Target
 from models.tasks import end
 
 log = logging.getLogger("gatehouse.redis")
@@ -53,7 +53,7 @@ class Cluster:
         greeting: packed commands for each new connection of the gate.
     """
 
-    def __init__(self, target: Target, greeting: Sequence[bytes]) -> None:
+    def __init__(self, target: RedisTarget, greeting: Sequence[bytes]) -> None:
         self._target = target
         self._greeting = greeting
         self._seeds = {host: Link(fixed(host), target, LOOK_DEADLINE_S) for host in target.hosts}

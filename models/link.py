@@ -15,7 +15,7 @@ from typing import Any, cast
 import hiredis
 
 from models.errors import RedisAway, RedisBusy, ReplyLost
-from models.targets import Address, Credentials, Target
+from models.redis_target import Address, Credentials, RedisTarget
 
 MAX_WAITING = 10_000
 """Calls that wait for a reply; more are refused, so that memory is bounded when Redis is slow."""
@@ -53,7 +53,7 @@ class Link:
         greeting: packed commands for each new connection, after authentication: the scripts' `SCRIPT LOAD`.
     """
 
-    def __init__(self, find: Find, target: Target, deadline_s: float, greeting: Sequence[bytes] = ()) -> None:
+    def __init__(self, find: Find, target: RedisTarget, deadline_s: float, greeting: Sequence[bytes] = ()) -> None:
         self._find = find
         self._deadline_s = deadline_s
         self._greeting = [*_introduction(target.credentials, target.database), *greeting]

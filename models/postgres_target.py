@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
-from models.targets import Address
+from models.redis_target import Address
 
 PORT = 5432
 

@@ -7,7 +7,7 @@ from hiredis import ReplyError
 
 from models.errors import RedisAway, StoreUnavailable
 from models.link import Link, fixed, pack
-from models.targets import Address, Target
+from models.redis_target import Address, RedisTarget
 
 DEADLINE_S = 0.1
 """For all of them together: it is part of the deadline for a new connection to the master."""
@@ -20,8 +20,8 @@ class Sentinels:
         target: their addresses, their own credentials, and the master's name.
     """
 
-    def __init__(self, target: Target) -> None:
-        own = Target("server", target.hosts, credentials=target.sentinel, tls=target.tls)
+    def __init__(self, target: RedisTarget) -> None:
+        own = RedisTarget("server", target.hosts, credentials=target.sentinel, tls=target.tls)
         self._links = [Link(fixed(host), own, DEADLINE_S) for host in target.hosts]
         self._command = pack("SENTINEL", "MASTER", target.name)
 

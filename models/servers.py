@@ -12,9 +12,9 @@ from redis.crc import key_slot
 
 from models.keys import BUCKETS, bucket_key
 from models.link import Find, Link, fixed, pack
+from models.redis_target import RedisTarget
 from models.replies import checked, gather_all
 from models.sentinels import Sentinels
-from models.targets import Target
 
 GATE_DEADLINE_S = 0.2
 JOB_DEADLINE_S = 2.0
@@ -130,7 +130,7 @@ async def ask(servers: Servers, commands: Iterable[Words]) -> list[Any]:
 class OneServer:
     """A server that has all slots: at a fixed address, or wherever sentinels say that the master is."""
 
-    def __init__(self, target: Target, greeting: Sequence[bytes]) -> None:
+    def __init__(self, target: RedisTarget, greeting: Sequence[bytes]) -> None:
         self._sentinels = Sentinels(target) if target.kind == "sentinel" else None
         find = self._sentinels.master if self._sentinels else fixed(target.hosts[0])
         self._server = server_at(find, target, greeting)
@@ -169,7 +169,7 @@ class OneServer:
             self._sentinels.close()
 
 
-def server_at(find: Find, target: Target, greeting: Sequence[bytes]) -> Server:
+def server_at(find: Find, target: RedisTarget, greeting: Sequence[bytes]) -> Server:
     """A server with its two connections, which open when they are needed."""
     # Whoever is not let in is told so by the first command, not by each of them.
     jobs = Link(find, target, JOB_DEADLINE_S, [pack("PING")])

@@ -11,7 +11,7 @@ from models.errors import SettingsError
 from models.limits import RateLimit, parse_limits
 from models.policies import Policy, parse_policies
 from models.postgres_target import parse_postgres
-from models.targets import parse_target
+from models.redis_target import parse_redis
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ class _Reader:
 
     def queue(self, redis_url: str | None) -> str:
         """Where the worker's queue is: with the rest, unless that is a cluster, which cannot hold it."""
-        is_cluster = redis_url is not None and parse_target(redis_url).kind == "cluster"
+        is_cluster = redis_url is not None and parse_redis(redis_url).kind == "cluster"
         return self("ARQ_REDIS_URL", None if is_cluster else redis_url or "", _queue_url, _QUEUE_TAKES, secret=True)
 
 
@@ -224,12 +224,12 @@ def _folder(text: str) -> str:
 
 
 def _redis_url(text: str) -> str:
-    parse_target(text)
+    parse_redis(text)
     return text
 
 
 def _queue_url(text: str) -> str:
-    if parse_target(text).kind == "cluster":
+    if parse_redis(text).kind == "cluster":
         raise ValueError("the worker's queue cannot be in a cluster: give it a small Redis of its own")
     return text
 

@@ -19,9 +19,9 @@ from models.lua import Script, ScriptRunner
 from models.meters import Facts, job_facts, metered
 from models.policies import Policy
 from models.records import SUPERSEDED, Entry, SyncBegun, SyncState, Verdict
+from models.redis_target import parse_redis
 from models.replies import checked, gather_all, reply_of, time_us
 from models.servers import BUCKET_SLOTS, OneServer, Server, Servers, Words, ask, slot_of
-from models.targets import parse_target
 from models.tokens import Claims
 
 _STATE, _BEGUN = re.compile(rb"(\d+):(\d+)"), re.compile(rb"(\d+)/(\d+(?:,\d+)*)")
@@ -236,7 +236,7 @@ class Store:
 
 def open_servers(redis_url: str, greeting: Sequence[bytes]) -> Servers:
     """What the address says: one server, the master that sentinels name, or a cluster."""
-    target = parse_target(redis_url)
+    target = parse_redis(redis_url)
     return Cluster(target, greeting) if target.kind == "cluster" else OneServer(target, greeting)
 
 

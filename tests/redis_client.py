@@ -7,7 +7,7 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 
-from models.targets import Target, parse_target
+from models.redis_target import RedisTarget, parse_redis
 
 
 def masters_of(client: Any) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def masters_of(client: Any) -> dict[str, Any]:
     return {"target_nodes": RedisCluster.PRIMARIES} if isinstance(client, RedisCluster) else {}
 
 
-def master_now(target: Target) -> tuple[str, int]:
+def master_now(target: RedisTarget) -> tuple[str, int]:
     """Where sentinels say that the master is at this moment."""
     host, port = target.hosts[0]
     client: Any = SyncRedis(host=host, port=port, decode_responses=True)
@@ -26,7 +26,7 @@ def master_now(target: Target) -> tuple[str, int]:
 
 def connect(url: str, **options: Any) -> Any:
     """A client to use with `async with`; its annotations mix synchronous and asynchronous answers."""
-    target = parse_target(url)
+    target = parse_redis(url)
     if target.kind == "cluster":
         return RedisCluster(startup_nodes=[ClusterNode(*host) for host in target.hosts], **options)
     if target.kind == "sentinel":

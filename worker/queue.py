@@ -15,7 +15,7 @@ from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from models.targets import Credentials, Target, parse_target
+from models.redis_target import Credentials, RedisTarget, parse_redis
 
 NAME = "gatehouse:queue"
 REPLY_S, CONNECT_S = 5, 2
@@ -33,7 +33,7 @@ def open_queue(url: str, tries: int) -> ArqRedis:
         url: as `ARQ_REDIS_URL`: a server, or the master that sentinels name.
         tries: how often a command is sent again while Redis restarts or fails over, a second apart at most.
     """
-    target = parse_target(url)
+    target = parse_redis(url)
     patience = {
         "retry": _Patience(ExponentialBackoff(cap=1, base=0.05), tries),
         "retry_on_error": [BusyLoadingError, RedisConnectionError, RedisTimeoutError, OSError],
@@ -97,7 +97,7 @@ class _Queue(ArqRedis):
             await client.aclose()
 
 
-def _connecting(target: Target, credentials: Credentials) -> dict[str, Any]:
+def _connecting(target: RedisTarget, credentials: Credentials) -> dict[str, Any]:
     """Who connects, how it is encrypted, and for how long it is waited."""
     found: dict[str, Any] = {"socket_timeout": REPLY_S, "socket_connect_timeout": CONNECT_S}
     if credentials.password:

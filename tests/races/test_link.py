@@ -15,7 +15,7 @@ from models.connections import Stores
 from models.devservers import ValkeyServer
 from models.errors import StoreUnavailable
 from models.link import Link, fixed, pack
-from models.targets import parse_target
+from models.redis_target import parse_redis
 from tests.conftest import RawRedis, Servers
 
 CALLS = int(os.environ.get("LINK_CALLS", "20000"))
@@ -23,7 +23,7 @@ CALLERS = 64
 
 
 def link_to(url: str, deadline_s: float, greeting: Sequence[bytes] = ()) -> Link:
-    target = parse_target(url)
+    target = parse_redis(url)
     return Link(fixed(target.hosts[0]), target, deadline_s, greeting)
 
 

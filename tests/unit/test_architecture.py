@@ -21,8 +21,8 @@ Sources = dict[str, str]
 
 LAYERS: tuple[set[str], ...] = (
     {"credentials", "errors", "events", "findings", "keys", "limits", "line_writer", "local_limits", "log_lines"}
-    | {"meters", "orphans", "pace", "policies", "postgres_target", "readings", "records", "refreshed", "rotation"}
-    | {"settings", "targets", "tasks", "windows"},
+    | {"meters", "orphans", "pace", "policies", "postgres_target", "readings", "records", "redis_target"}
+    | {"refreshed", "rotation", "settings", "tasks", "windows"},
     {"cluster", "counters", "tables", "database", "link", "logs", "lua", "replies", "sentinels", "servers", "store"}
     | {"passwords", "pool", "tokens"},
     {"heartbeat", "outage", "publishing", "sessions", "snapshots", "throttle", "usage", "watch"},

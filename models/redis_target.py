@@ -36,7 +36,7 @@ class Credentials(msgspec.Struct, frozen=True):
         return "Credentials(…)"  # it may come into a log
 
 
-class Target(msgspec.Struct, frozen=True):
+class RedisTarget(msgspec.Struct, frozen=True):
     """What one address of Redis says.
 
     Args:
@@ -68,7 +68,7 @@ class Target(msgspec.Struct, frozen=True):
         return context
 
 
-def parse_target(text: str) -> Target:
+def parse_redis(text: str) -> RedisTarget:
     """Read an address.
 
     Raises:
@@ -85,7 +85,7 @@ def parse_target(text: str) -> Target:
     username, _, password = login.partition(":")
     name, database = _path(kind, path)
     options = _options(query, kind, tls=protocol == "rediss")
-    return Target(
+    return RedisTarget(
         kind=kind,
         hosts=_hosts(hosts, kind),
         database=database,
