@@ -26,6 +26,8 @@ QUERY_DEADLINE_S = 2.0
 BATCH_DEADLINE_S = 60.0
 """For one transaction of a job."""
 
+DELETE_BATCH = 1_000
+
 POOL_SIZE = 10
 
 _MIGRATION_LOCK = 0x67617465  # 'gate'
@@ -122,6 +124,19 @@ class Database:
         async with self._client.acquire_connection() as connection:
             rows: list[asyncpg.Record] = await connection.fetch(statement, *args)
             return rows
+
+    async def delete_in_batches(self, statement: str) -> int:
+        """Run one that deletes at most `$1` rows and returns them until it finds fewer; returns how many there were.
+
+        Raises:
+            StoreUnavailable: as `deadline`.
+        """
+        deleted = 0
+        while True:
+            batch = len(await self.fetch(statement, DELETE_BATCH, deadline_s=BATCH_DEADLINE_S))
+            deleted += batch
+            if batch < DELETE_BATCH:
+                return deleted
 
     @asynccontextmanager
     async def transaction(self, deadline_s: float = BATCH_DEADLINE_S) -> AsyncIterator[asyncpg.Connection]:

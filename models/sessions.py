@@ -23,7 +23,6 @@ MAX_FALLBACKS = 8
 """PostgreSQL reads at a time for sessions that Redis does not know; fewer than the pool has connections."""
 
 FALLBACK_DEADLINE_S = 5.0
-EXPIRE_BATCH = 1_000
 REVOKE_BATCH = 1_000
 
 _UPSERT = load_sql("upsert_session")
@@ -220,13 +219,8 @@ class Sessions:
         return await publish_changes(self._database, self._store)
 
     async def expire(self) -> int:
-        """Delete the expired rows, in batches; returns how many."""
-        deleted = 0
-        while True:
-            batch = len(await self._database.fetch(_DELETE_EXPIRED, EXPIRE_BATCH, deadline_s=BATCH_DEADLINE_S))
-            deleted += batch
-            if batch < EXPIRE_BATCH:
-                return deleted
+        """Delete the expired rows; returns how many."""
+        return await self._database.delete_in_batches(_DELETE_EXPIRED)
 
 
 def why_superseded(claims: Claims, cached: str) -> Reason:

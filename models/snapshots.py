@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from models.counters import Counters, Drained, set_of
-from models.database import BATCH_DEADLINE_S, Database, load_sql
+from models.database import Database, load_sql
 from models.errors import RedisAway
 from models.keys import BUCKETS
 from models.windows import Window, kept_at
@@ -20,7 +20,6 @@ from models.windows import Window, kept_at
 T = TypeVar("T")
 
 CHUNK = 128
-EXPIRE_BATCH = 1_000
 SNAPSHOTS_AT_ONCE = 4
 """Buckets that are snapshotted side by side: most of it is PostgreSQL's work, each on a connection of its own."""
 
@@ -216,12 +215,7 @@ class Snapshots:
 
     async def expire_windows(self) -> int:
         """Delete the stored hours and days that are kept no longer; returns how many rows."""
-        deleted = 0
-        while True:
-            batch = len(await self._database.fetch(_DELETE_WINDOWS, EXPIRE_BATCH, deadline_s=BATCH_DEADLINE_S))
-            deleted += batch
-            if batch < EXPIRE_BATCH:
-                return deleted
+        return await self._database.delete_in_batches(_DELETE_WINDOWS)
 
 
 def _is_lost(held: int | None, stored: int) -> bool:

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from models import lua, snapshots
+from models import database, lua, snapshots
 from models.connections import Stores
 from models.counters import FOLD_CHUNK, Counters
 from models.keys import bucket_key, bucket_of, totals_key
@@ -148,7 +148,7 @@ async def test_old_windows_are_deleted_from_postgresql(stores: Stores, hour: int
             start * 3600,
             hours,
         )
-    with patch.object(snapshots, "EXPIRE_BATCH", 2):
+    with patch.object(database, "DELETE_BATCH", 2):
         assert await stores.snapshots.expire_windows() == 6
         assert await stores.snapshots.expire_windows() == 0
     kept = await stores.database.fetch(
