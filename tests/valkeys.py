@@ -225,7 +225,7 @@ class Watched:
         return next(server for server in self.servers if server.port == int(port))
 
     def leaders(self) -> tuple[GuardedServer, GuardedServer]:
-        """The master, and its replica once it follows: sentinels take their time to tell a server that came back."""
+        """The master, and its replica once it follows."""
         master = self.master()
         replica = next(server for server in self.servers if server is not master)
         until(lambda: _is_replica_in_step(replica))
@@ -236,8 +236,11 @@ class Watched:
         until(lambda: self.master() is not dead)
 
     def heal(self, dead: ValkeyServer) -> None:
-        """Bring the dead server back."""
+        """Bring the dead server back, and tell it whom to follow, as its sentinels would within twenty seconds."""
         dead.start()
+        returned = next(server for server in self.servers if server is dead)
+        with contextlib.closing(returned.client) as client:
+            client.replicaof(LOOPBACK, self.master().port or 0)
 
     @staticmethod
     def _sees_all(sentinel: Sentinel) -> bool:
@@ -267,9 +270,11 @@ def _is_settled(node: ClusterNode) -> bool:
 
 
 def _is_replica_in_step(server: "GuardedServer") -> bool:
-    with contextlib.closing(server.client) as client:
+    # A server that is told to follow another ends its connections.
+    with contextlib.closing(server.client) as client, contextlib.suppress(RedisError):
         facts = client.info("replication")
-    return bool(facts["role"] == "slave" and facts.get("master_link_status") == "up")
+        return bool(facts["role"] == "slave" and facts.get("master_link_status") == "up")
+    return False
 
 
 def _lines(reply: Any) -> list[str]:
