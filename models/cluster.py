@@ -60,6 +60,7 @@ class Cluster:
         self._nowhere = server_at(_unknown, target, ())
         self._nowhere.away = True
         self._masters: dict[Address, Server] = {}
+        self._viewed: set[Address] = set()
         self._owners: list[Server] = [self._nowhere] * SLOTS
         self._told: list[Found] = []
         self._stale, self._seen = asyncio.Event(), asyncio.Event()
@@ -85,12 +86,14 @@ class Cluster:
         return [bucket for bucket in range(BUCKETS) if self._owners[BUCKET_SLOTS[bucket]] is server]
 
     async def masters(self) -> list[Server]:
-        if not self._masters:
+        if not self._viewed:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._seen.wait(), 2 * LOOK_DEADLINE_S)
-        if not self._masters:
+        # Of one that only a redirection has named, not all slots are known.
+        found = [server for address, server in self._masters.items() if address in self._viewed]
+        if not found:
             raise RedisAway()
-        return list(self._masters.values())
+        return found
 
     async def call(self, command: bytes, slot: int) -> Any:
         for _ in range(REDIRECTIONS):
@@ -182,8 +185,8 @@ class Cluster:
         for first, last, address in view.ranges:
             owners[first : last + 1] = [self._at(address)] * (last + 1 - first)
         self._owners = owners
-        masters = {address for _, _, address in view.ranges}
-        for address in self._masters.keys() - masters:
+        self._viewed = {address for _, _, address in view.ranges}
+        for address in self._masters.keys() - self._viewed:
             # Should it come back as a master, it is another server: nothing of what it holds is believed before a sync.
             self._masters.pop(address).close()
         self._seen.set()

@@ -8,6 +8,7 @@ import asyncio
 import logging
 
 from models.errors import RedisFault, StoreUnavailable
+from models.records import Run, SyncState
 from models.replies import gather_all
 from models.servers import Server
 from models.store import Store
@@ -44,22 +45,25 @@ class Heartbeat:
         """
         servers = await self._store.servers.masters()
         states, silences_s = await self._store.sync_states(), []
-        for server, (run_id, now_us) in zip(servers, await gather_all(map(self._store.identity, servers)), strict=True):
-            if run_id not in states:
-                return await self._not_yet(server, run_id)
-            silences_s.append((now_us - states[run_id].beat_us) / 1_000_000)
+        for server, run in zip(servers, await gather_all(self._store.identity(it.gate) for it in servers), strict=True):
+            state = states.get(run.id)
+            if state is None or not state.beat_us:
+                return self._not_yet(server, run, state)
+            silences_s.append((run.now_us - state.beat_us) / 1_000_000)
         silent_s = max(silences_s)
         if silent_s < self.late_s:
             return None
         check = "see whether one runs (python -m worker.main --check)"
         return f"No worker has published sessions for {silent_s:.0f} s: {check}"
 
-    async def _not_yet(self, server: Server, run_id: str) -> str:
-        begun = (await self._store.syncs_begun()).get(run_id)
-        if begun is None:
+    def _not_yet(self, server: Server, run: Run, state: SyncState | None) -> str:
+        """Of a server that has not got all sessions."""
+        # PostgreSQL's clock and that of Redis: near enough to tell one that is at work from one that was killed.
+        if state is None or run.now_us - state.watermark_us > self.late_s * 1_000_000:
             return "No worker has published sessions to this Redis yet: start one (python -m worker.main)"
-        part = f"{len(begun.buckets)} of its {len(self._store.servers.buckets_of(server))} buckets"
-        return f"A worker is still publishing sessions to this Redis: {part} are done"
+        buckets = self._store.servers.buckets_of(server)
+        done = len(set(buckets).intersection(state.buckets or ()))
+        return f"A worker is still publishing sessions to this Redis: {done} of its {len(buckets)} buckets are done"
 
     async def _watch(self) -> None:
         silent_for_s = 0.0

@@ -21,8 +21,7 @@ slot of a Redis Cluster and no key is global and hot.
     gate:{b}:cursor           string       nonce:set:user id, how far a restore has come      none
     gate:{b}:stored_sketch    HyperLogLog  only inside finish_restore.lua                     none
     gate:{login}:<scope>      string       times of login attempts, µs, 8 bytes each          longest window
-    gate:sync                 hash         run id of a server → watermark_us:beat_us, or      none
-                                           watermark_us/buckets while it is filled
+    gate:sync                 hash         run id of a server → watermark_us:beat_us:buckets  none
     gate:meters               hash         name → count of all processes: `models.meters`     none
     gate:jobs                 hash         <job>:runs, :failed, :ended_ms, :succeeded_ms,     none
                                            :took_ms, :took_total_ms of the worker's jobs

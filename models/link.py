@@ -106,7 +106,13 @@ class Link:
         if self._opening is None:
             self._opening = asyncio.create_task(self._connect())
             self._opening.add_done_callback(self._opened)
-        return await asyncio.shield(self._opening)
+        opening = self._opening
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            if opening.cancelled() and not _is_cancelled():  # by `close`: whoever waited here was not
+                raise RedisAway() from None
+            raise
 
     def _opened(self, opening: "asyncio.Task[_Connection]") -> None:
         self._opening = None
@@ -135,6 +141,11 @@ class Link:
             connection.drop()
             raise
         return connection
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def fixed(address: Address) -> Find:

@@ -36,13 +36,13 @@ class ScriptRunner:
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """One run and its reply."""
-        command, slot = script.packed(keys, args), slot_of(keys[0])
+        slot = slot_of(keys[0])
         try:
-            return await self._servers.call(command, slot)
+            return await self._servers.call(script.packed(keys, args), slot)
         except ScriptMissing:
-            # Every restart and failover and SCRIPT FLUSH forgets the scripts: it has not run.
-            await self._servers.call(script.load, slot)
-            return await self._servers.call(command, slot)
+            # Every restart and failover and SCRIPT FLUSH forgets the scripts: it has not run. Its text goes the same
+            # way, if need be to the server that a slot is moving to.
+            return await self._servers.call(pack("EVAL", script.text, len(keys), *keys, *args), slot)
 
     async def run_many(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """A run for each call, sent together, and their replies.
@@ -65,6 +65,7 @@ BEGIN_RESTORE = Script("begin_restore")
 RESTORE_TOTALS = Script("restore_totals")
 FINISH_RESTORE = Script("finish_restore")
 NOTE_RUN = Script("note_run")
+SAVE_SYNC = Script("save_sync")
 RAISE_TOTALS = Script("raise_totals")
 RESET_BUCKET = Script("reset_bucket")
 RESET_USERS = Script("reset_users")

@@ -59,20 +59,31 @@ class SyncState(msgspec.Struct, frozen=True):
 
     Args:
         watermark_us: PostgreSQL's time of the last sync, in microseconds since 1970.
-        beat_us: that Redis server's own time when the sync began, in microseconds since 1970: the heartbeat.
+        beat_us: that Redis server's own time when the last round of the sync began, in microseconds since 1970: the
+            heartbeat; 0 until it has got all sessions.
+        buckets: those of which it has got all sessions; None of a version that did not tell: all that are its own.
     """
 
     watermark_us: int
     beat_us: int
+    buckets: Sequence[int] | None = None
+
+    @property
+    def value(self) -> str:
+        return f"{self.watermark_us}:{self.beat_us}" + (
+            "" if self.buckets is None else f":{','.join(map(str, self.buckets))}"
+        )
 
 
-class SyncBegun(msgspec.Struct, frozen=True):
-    """How far a first sync to a run of a Redis server has come.
+class Run(msgspec.Struct, frozen=True):
+    """Which run of a Redis server a connection leads to.
 
     Args:
-        watermark_us: PostgreSQL's time, in microseconds since 1970, up to which these buckets were published.
-        buckets: those of which all sessions were.
+        id: changes with every restart, and by failover, as another server has another.
+        now_us: its clock, in microseconds since 1970.
+        generation: of the connection.
     """
 
-    watermark_us: int
-    buckets: Sequence[int]
+    id: str
+    now_us: int
+    generation: int

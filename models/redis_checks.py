@@ -176,7 +176,7 @@ async def _scripts(store: Store, policies: Sequence[Policy]) -> Finding:
     if not said:
         return Finding("scripts", "ok", "the gate's script runs")
     return Finding(
-        "scripts", "failed", f"the gate's script does not run: {said}", "let the user run EVALSHA and SCRIPT"
+        "scripts", "failed", f"the gate's script does not run: {said}", "let the user run EVALSHA, EVAL and SCRIPT"
     )
 
 

@@ -68,6 +68,8 @@ class Snapshots:
     def __init__(self, database: Database, counters: Counters) -> None:
         self._database = database
         self._counters = counters
+        # One after the other: sent to Redis together, a call of the gate would wait for all of them.
+        self._folding = asyncio.Lock()
 
     async def take(self) -> Snapshot:
         """Copy the totals that changed since the last snapshot, and the sketches beside them, into PostgreSQL."""
@@ -116,7 +118,8 @@ class Snapshots:
 
     async def _snapshot_bucket(self, bucket: int, *, wait: bool = False) -> int:
         nonce = secrets.token_hex(8)
-        await self._counters.fold_bucket(bucket)
+        async with self._folding:
+            await self._counters.fold_bucket(bucket)
         led_by = self._counters.connection_of(bucket)
         async with self._database.transaction() as connection:
             # A bucket that somebody else snapshots or restores right now is theirs.

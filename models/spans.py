@@ -33,7 +33,12 @@ CLOSE_S = 2.0
 
 _REDIS = {"db.system.name": "redis"}
 _POSTGRES = {"db.system.name": "postgresql"}
-_SCRIPTS = {script.sha.encode(): script.name for script in vars(lua).values() if isinstance(script, lua.Script)}
+_SCRIPTS = {
+    word: script.name
+    for script in vars(lua).values()
+    if isinstance(script, lua.Script)
+    for word in (script.sha.encode(), script.text)
+}
 _STATEMENTS = {path.read_text(): path.stem for path in (Path(__file__).parent / "scripts").glob("*.sql")}
 _TABLE = re.compile(r'\s*(?:(SELECT|INSERT|DELETE)\b.*?\b(?:FROM|INTO)|(UPDATE))\s+"?(\w+)', re.DOTALL)
 _RESETS_CONNECTION = "pg_advisory_unlock_all"
@@ -171,7 +176,7 @@ def _mark(span: Span, error: str) -> None:
 def _command(packed: bytes) -> tuple[str, str]:
     """Of a command in Redis's protocol its name, and which script it runs."""
     words = packed.split(b"\r\n", 5)
-    return words[2].decode(), _SCRIPTS.get(words[4], "") if words[2] == b"EVALSHA" else ""
+    return words[2].decode(), _SCRIPTS.get(words[4], "") if words[2] in (b"EVALSHA", b"EVAL") else ""
 
 
 def _summary(statement: str) -> str:

@@ -14,18 +14,18 @@ from models.counters import Counters
 from models.errors import RedisAway, RedisRefused, ReplyLost, SlotMoved, StoreUnavailable
 from models.keys import JOBS_KEY, METERS_KEY, SYNC_KEY, bucket_key, bucket_of, log_key, login_key, user_key
 from models.limits import RateLimit
-from models.link import pack
+from models.link import Link, pack
 from models.lua import Script, ScriptRunner
 from models.meters import Facts, job_facts, metered
 from models.policies import Policy
-from models.records import SUPERSEDED, Entry, SyncBegun, SyncState, Verdict
+from models.records import SUPERSEDED, Entry, Run, SyncState, Verdict
 from models.redis_target import parse_redis
 from models.replies import checked, gather_all, reply_of, time_us
-from models.servers import BUCKET_SLOTS, OneServer, Server, Servers, Words, ask, slot_of
+from models.servers import BUCKET_SLOTS, OneServer, Server, Servers, ask, slot_of
 from models.tokens import Claims
 
-_STATE, _BEGUN = re.compile(rb"(\d+):(\d+)"), re.compile(rb"(\d+)/(\d+(?:,\d+)*)")
-"""Watermark and beat, in microseconds; watermark and buckets. What else is there an older version has left."""
+_STATE = re.compile(rb"(\d+):(\d+)(?::((?:\d+,?)*))?")
+"""`SyncState.value`; what else is there an older version has left."""
 
 log = logging.getLogger("gatehouse.redis")
 
@@ -149,39 +149,39 @@ class Store:
         return [_fields(reply) for reply in replies]
 
     async def sync_states(self) -> dict[str, SyncState]:
-        """Of each run of a server that got all sessions, how far changes were published to it."""
-        return {run: SyncState(int(it[1]), int(it[2])) for run, it in (await self._synced(_STATE)).items()}
-
-    async def syncs_begun(self) -> dict[str, SyncBegun]:
-        """Of each run of a server that is still to get sessions, those that it got."""
-        found = await self._synced(_BEGUN)
-        return {run: SyncBegun(int(it[1]), [int(b) for b in it[2].split(b",")]) for run, it in found.items()}
-
-    async def _synced(self, form: re.Pattern[bytes]) -> dict[str, re.Match[bytes]]:
+        """Of each run of a server, how far sessions were published to it."""
         (found,) = await ask(self.servers, [("HGETALL", SYNC_KEY)])
-        told = {run_id.decode(): form.fullmatch(it) for run_id, it in zip(found[::2], found[1::2], strict=True)}
-        return {run_id: it for run_id, it in told.items() if it}
+        told = {run_id.decode(): _STATE.fullmatch(it) for run_id, it in zip(found[::2], found[1::2], strict=True)}
+        return {run_id: _sync_state(it) for run_id, it in told.items() if it}
 
     async def save_sync_states(self, states: Mapping[str, SyncState], ended: Iterable[str] = ()) -> None:
-        """Keep states by the run of their servers, and forget those of runs that ended."""
-        told = [word for run, state in states.items() for word in (run, f"{state.watermark_us}:{state.beat_us}")]
-        commands: list[Words] = [("HSET", SYNC_KEY, *told)] if told else []
-        commands += [("HDEL", SYNC_KEY, run_id) for run_id in ended]
-        await ask(self.servers, commands)
+        """Keep states by the run of their servers, and then forget those of runs that ended.
 
-    async def save_sync_begun(self, run_id: str, begun: SyncBegun) -> None:
-        """Keep how far a first sync has come."""
-        told = f"{begun.watermark_us}/{','.join(map(str, begun.buckets))}"
-        await ask(self.servers, [("HSET", SYNC_KEY, run_id, told)])
-
-    async def identity(self, server: Server) -> tuple[str, int]:
-        """Which run of a server the gate is connected to, and its clock in microseconds since 1970.
-
-        The run id changes with every restart, and by failover, as another server has another.
+        One that has got everything is not replaced by one that has not: that comes from a worker that was slower.
         """
-        commands = pack("INFO", "server"), pack("TIME")
-        about, time = await gather_all(reply_of(server.gate, command) for command in commands)
-        return _fields(about)["run_id"], time_us(time)
+        told = [word for run, it in states.items() for word in (run, it.value, int(bool(it.beat_us)))]
+        if told:
+            await self._scripts.run(lua.SAVE_SYNC, [SYNC_KEY], told)
+        await ask(self.servers, [("HDEL", SYNC_KEY, run_id) for run_id in ended])
+
+    async def identity(self, link: Link) -> Run:
+        """Which run of a server a connection leads to.
+
+        Raises:
+            RedisRefused: the connection is another by now.
+            RedisAway: it is no master any more.
+        """
+        commands = pack("INFO", "server", "replication"), pack("TIME")
+        await reply_of(link, pack("PING"))  # opens it
+        generation = link.generation
+        about, time = await gather_all(reply_of(link, command) for command in commands)
+        facts = _fields(about)
+        if link.generation != generation:
+            raise RedisRefused("Redis restarts; try again shortly")
+        if facts["role"] != "master":
+            link.drop()  # nothing that was asked through it would have told
+            raise RedisAway()
+        return Run(facts["run_id"], time_us(time), generation)
 
     # Login attempts
 
@@ -253,6 +253,12 @@ def _numbers(fields: Sequence[bytes]) -> dict[str, int]:
 def windows(limits: Sequence[RateLimit]) -> list[int]:
     """As scripts take them: of each limit its quota and its window in microseconds."""
     return [number for limit in limits for number in (limit.calls, limit.window_s * 1_000_000)]
+
+
+def _sync_state(told: re.Match[bytes]) -> SyncState:
+    watermark_us, beat_us, buckets = told.groups()
+    listed = None if buckets is None else [int(bucket) for bucket in buckets.split(b",") if bucket]
+    return SyncState(int(watermark_us), int(beat_us), listed)
 
 
 def _publish_args(entry: Entry) -> list[Any]:

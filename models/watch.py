@@ -2,8 +2,8 @@
 
 A Redis that comes back may be an older copy of itself: a file from before a logout, a replica that lagged. So after
 each new connection its sessions are checked against PostgreSQL first, until the worker has published everything that
-changed to that very server, in a sync that began after the connection was made: its heartbeat. The limits and counts
-are used all the while.
+changed to that very server, in a sync whose last round began after the connection was made: its heartbeat. The limits
+and counts are used all the while.
 """
 
 import asyncio
@@ -93,8 +93,8 @@ class Watch:
     async def _settle(self, server: Server, follower: "_Follower") -> None:
         """See Redis back, bring it the counts of the outage, and wait for a heartbeat from after the connection."""
         generation, first = server.generation, server.trusted < 0 and follower.at_once
-        run_id, connected_at_us = await self._store.identity(server)
-        if server.generation != generation:  # it opened a connection, or lost one: whose identity is this?
+        run = await self._store.identity(server.gate)
+        if run.generation != generation:  # it opened a connection, or lost one: whose identity is this?
             return
         if server.away and not server.closed:
             server.away = False
@@ -103,11 +103,11 @@ class Watch:
         while server.generation == generation != server.trusted and not server.closed:
             states = await self._store.sync_states()
             follower.looked.set()
-            state = states.get(run_id)
-            if state is None:
+            state = states.get(run.id)
+            if state is None or not state.beat_us:
                 believable = first and not states  # an empty Redis at the start of a process is no older copy
             else:
-                believable = first or state.beat_us > connected_at_us
+                believable = first or state.beat_us > run.now_us
             if believable:
                 server.trusted = generation
                 return

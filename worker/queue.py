@@ -19,7 +19,7 @@ from models.redis_target import Credentials, RedisTarget, parse_redis
 
 NAME = "gatehouse:queue"
 REPLY_S, CONNECT_S = 5, 2
-WARN_EVERY_S = 10.0
+WARN_AFTER, WARN_EVERY_S = 3, 10.0
 
 T = TypeVar("T")
 
@@ -61,29 +61,29 @@ def open_queue(url: str, tries: int) -> ArqRedis:
 
 
 class _Patience(Retry):
-    """Says now and then for whom it is waiting: it may be for a minute and a half."""
+    """Says now and then for whom it is waiting: it may be for minutes."""
 
     def __init__(self, backoff: AbstractBackoff, tries: int) -> None:
         super().__init__(backoff, tries)
         self._warned_s = -WARN_EVERY_S
-        self._away = False
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
         """Itself: each connection copies what it is given, and all are to speak with one voice."""
         return self
 
     async def call_with_retry(self, do: Callable[[], Awaitable[T]], fail: Callable[[RedisError], Any]) -> T:
+        failures = 0
+
         async def warn(error: RedisError) -> None:
-            if time.monotonic() >= self._warned_s + WARN_EVERY_S:
-                self._warned_s, self._away = time.monotonic(), True
+            nonlocal failures
+            failures += 1
+            # A connection that was idle may turn out to be lost, and the next one is there at once.
+            if failures >= WARN_AFTER and time.monotonic() >= self._warned_s + WARN_EVERY_S:
+                self._warned_s = time.monotonic()
                 log.warning("the queue's Redis is away, no job begins: %s", error)
             await fail(error)
 
-        result = await super().call_with_retry(do, warn)
-        if self._away:
-            self._away, self._warned_s = False, -WARN_EVERY_S
-            log.warning("the queue's Redis is back")
-        return result
+        return await super().call_with_retry(do, warn)
 
 
 class _Queue(ArqRedis):

@@ -24,8 +24,8 @@ def test_ready_says_when_no_worker_is_at_work(api: Api) -> None:
     store = api.stores.store
     assert api.run(store.sync_states()) == {}
     for server in api.run(store.servers.masters()):
-        run_id, now_us = api.run(store.identity(server))
-        api.run(store.save_sync_states({run_id: SyncState(0, now_us - 612_000_000)}))
+        run = api.run(store.identity(server.gate))
+        api.run(store.save_sync_states({run.id: SyncState(0, run.now_us - 612_000_000)}))
     (warning,) = decoded(api.get("/health/ready"))["warnings"]
     assert warning.startswith("No worker has published sessions for 612 s: see")
 

@@ -189,8 +189,8 @@ async def sequence_set_back(deployment: Deployment) -> AsyncIterator[dict[str, A
 @asynccontextmanager
 async def no_worker(deployment: Deployment) -> AsyncIterator[dict[str, Any]]:
     ((run_id, state),) = (await deployment.redis.hgetall("gate:sync")).items()
-    watermark_us, _, beat_us = state.partition(":")
-    await deployment.redis.hset("gate:sync", run_id, f"{watermark_us}:{int(beat_us) - 60_000_000}")
+    watermark_us, beat_us, buckets = state.split(":")
+    await deployment.redis.hset("gate:sync", run_id, f"{watermark_us}:{int(beat_us) - 60_000_000}:{buckets}")
     yield {}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from models import publishing
-from models.connections import Stores
+from models.connections import Stores, open_stores
 from models.database import load_sql
 from models.keys import BUCKETS, user_key
 from models.records import Entry, SyncState
@@ -62,8 +62,9 @@ async def test_a_sync_that_is_cut_off_is_gone_on_with_by_the_next(
     cut.cut_at = 10
     with pytest.raises(CutOff):
         await stores.sessions.sync()
-    assert await stores.store.sync_states() == {}, "nobody may believe it yet"
-    assert sum(len(it.buckets) for it in (await stores.store.syncs_begun()).values()) == 10
+    states = (await stores.store.sync_states()).values()
+    assert not any(it.beat_us for it in states), "nobody may believe it yet"
+    assert sum(len(it.buckets or ()) for it in states) == 10
     cut.cut_at = -1
     first = {uid for some in cut.published for uid in some}
     # A logout whose publication was lost, of a user who was published already.
@@ -73,8 +74,9 @@ async def test_a_sync_that_is_cut_off_is_gone_on_with_by_the_next(
     synced = await stores.sessions.sync()
     assert (synced.full, synced.published) == (True, USERS - len(first) + 1)
     assert cut.published[0] == [ended], "what changed goes first"
-    assert not await stores.store.syncs_begun()
-    assert await stores.store.sync_states()
+    states = (await stores.store.sync_states()).values()
+    assert all(it.beat_us for it in states)
+    assert sorted(bucket for it in states for bucket in it.buckets or ()) == list(range(BUCKETS))
     assert (await redis.get(user_key(ended, "session"))).endswith(":revoked")
     for user_id in enrolled:
         assert await redis.exists(user_key(user_id, "session"))
@@ -120,3 +122,52 @@ async def test_a_sync_says_how_far_it_has_come(
     warning = await stores.heartbeat.warning()
     assert warning is not None
     assert "5 of" in warning
+
+
+async def test_nobody_believes_an_older_copy_that_a_worker_has_begun_to_fill(
+    stores: Stores, redis: RawRedis, enrolled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the process either that begins only now: to it a Redis where no state is might be an empty one."""
+    user_id = 2 * BUCKETS - 1  # of the last bucket
+    token = await stores.sessions.start(user_id)
+    await stores.sessions.sync()
+    older = await redis.get(user_key(user_id, "session"))
+    assert await stores.sessions.revoke(user_id)
+    await redis.set(user_key(user_id, "session"), older)
+    states = await stores.store.sync_states()
+    await redis.delete("gate:sync")
+    await redis.hset("gate:sync", mapping={f"older {run}": state.value for run, state in states.items()})
+    cut = CutStore(monkeypatch, stores)
+    cut.cut_at = 3
+    with pytest.raises(CutOff):
+        await stores.sessions.sync()
+    async with open_stores(stores.settings) as others:
+        assert (await others.usage.admit(token)).reason == "session_revoked"
+
+
+async def test_a_slower_worker_does_not_take_back_what_is_done(stores: Stores, enrolled: list[int]) -> None:
+    await stores.sessions.sync()
+    states = await stores.store.sync_states()
+    slower = {run: SyncState(state.watermark_us - 1, 0, [0]) for run, state in states.items()}
+    await stores.store.save_sync_states(slower)
+    assert await stores.store.sync_states() == states
+    for run, state in slower.items():
+        later = SyncState(state.watermark_us + 2, 1, [0])
+        await stores.store.save_sync_states({run: later})
+        assert (await stores.store.sync_states())[run] == later
+
+
+async def test_a_server_gets_the_buckets_that_it_did_not_have(
+    stores: Stores, redis: RawRedis, enrolled: list[int]
+) -> None:
+    """Its slots may have come from one that was not to be believed; or not all were known to be its own."""
+    await stores.sessions.sync()
+    for run, state in (await stores.store.sync_states()).items():
+        few = SyncState(state.watermark_us, state.beat_us, [bucket for bucket in state.buckets or () if bucket > 20])
+        await stores.store.save_sync_states({run: few})
+    await redis.delete(user_key(7, "session"))
+    synced = await stores.sessions.sync()
+    assert (synced.full, synced.published) == (True, 1)
+    assert synced.rows >= 3 * 21
+    assert await redis.exists(user_key(7, "session"))
+    assert not (await stores.sessions.sync()).full

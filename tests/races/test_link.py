@@ -13,7 +13,7 @@ import pytest
 from models import link as link_module
 from models.connections import Stores
 from models.devservers import ValkeyServer
-from models.errors import StoreUnavailable
+from models.errors import RedisAway, StoreUnavailable
 from models.link import Link, fixed, pack
 from models.redis_target import parse_redis
 from tests.conftest import RawRedis, Servers
@@ -145,3 +145,21 @@ async def test_an_address_that_refuses_is_an_outage(own_valkey: ValkeyServer) ->
     for url in (own_valkey.url.replace("redis://", "redis://:wrong@"), "redis://127.0.0.1:1/0"):
         with pytest.raises(StoreUnavailable):
             await link_to(url, 1.0).call(pack("PING"))
+
+
+async def test_who_waits_for_a_connection_that_is_given_up_is_told_that_redis_is_away() -> None:
+    """And is not cancelled: that would end whatever loop it is in. Only who is cancelled is."""
+
+    async def find() -> tuple[str, int]:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    link = Link(find, parse_redis("redis://127.0.0.1:1/0"), 60.0)
+    waiting, cancelled = (asyncio.ensure_future(link.call(pack("PING"))) for _ in range(2))
+    await asyncio.sleep(0.01)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    link.close()
+    with pytest.raises(RedisAway):
+        await waiting

@@ -7,7 +7,7 @@ from redis import Redis
 
 from models.connections import Stores
 from models.keys import BUCKETS, bucket_key, totals_key, user_key
-from models.records import SyncBegun
+from models.records import SyncState
 from models.windows import Window
 from tests.scale.fill import TODAY_EACH, run_script
 
@@ -66,8 +66,7 @@ def _session_prefix(bucket: int) -> str:
 async def say_lost(stores: Stores, buckets: Sequence[int]) -> None:
     """Let the next sync find that the server has got the sessions of all other buckets."""
     (server,) = await stores.store.servers.masters()
-    run_id, now_us = await stores.store.identity(server)
+    run = await stores.store.identity(server.jobs)
     others = [bucket for bucket in range(BUCKETS) if bucket not in buckets]
-    await stores.store.save_sync_states({}, ended=[run_id])
-    if others:
-        await stores.store.save_sync_begun(run_id, SyncBegun(now_us, others))
+    await stores.store.save_sync_states({}, ended=[run.id])
+    await stores.store.save_sync_states({run.id: SyncState(run.now_us, 0, others)})

@@ -145,7 +145,7 @@ def _within(compared: Sequence[Compared], *, passed: bool) -> str:
 
 def _off(it: Compared) -> str:
     text = f"{it.predicted:,.4g} / {it.measured:,.4g} ({it.off:+.0%})"
-    return text if it.is_within() else f"**{text}**"
+    return text if it.fitted or it.is_within() else f"**{text}**"
 
 
 def _plans(costs: Costs) -> str:

@@ -1,26 +1,29 @@
 """A cluster of which one master is dead for good: the others' users, and the worker, do not wait for it."""
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
 from models.connections import Stores, open_stores
-from models.errors import RedisAway
-from models.keys import BUCKETS, bucket_key
+from models.errors import RedisAway, StoreUnavailable
+from models.keys import BUCKETS, SYNC_KEY, bucket_key, user_key
 from models.policies import parse_policies
 from models.publishing import _OF_BUCKET
-from models.servers import BUCKET_SLOTS
+from models.servers import BUCKET_SLOTS, slot_of
 from models.settings import Settings
 from models.snapshots import _READ_TOTALS
 from tests.conftest import empty
-from tests.valkeys import ValkeyCluster, until
+from tests.valkeys import ClusterNode, ValkeyCluster, until
 
 ENROLLED = 20_000
 
 
-async def test_one_dead_master_holds_up_only_its_own_users(
+@pytest.fixture
+async def company(
     settings: Settings, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+) -> AsyncIterator[tuple[ValkeyCluster, Stores]]:
+    """Three masters without replicas, and empty stores on them."""
     folder = tmp_path_factory.mktemp("valkeys")
     for parent in [folder, *folder.parents][:-2]:
         parent.chmod(parent.stat().st_mode | 0o011)
@@ -30,10 +33,16 @@ async def test_one_dead_master_holds_up_only_its_own_users(
         own = replace(settings, redis_url=cluster.url, rate_limits=parse_policies("10000/1s"))
         async with open_stores(own) as stores:
             await empty(stores)
-            await _one_dies(stores, cluster)
+            yield cluster, stores
 
 
-async def _one_dies(stores: Stores, cluster: ValkeyCluster) -> None:
+def keeper_of(cluster: ValkeyCluster) -> ClusterNode:
+    """The master that keeps the states of the sync."""
+    return cluster.master_of(slot_of(SYNC_KEY))
+
+
+async def test_one_dead_master_holds_up_only_its_own_users(company: tuple[ValkeyCluster, Stores]) -> None:
+    cluster, stores = company
     tokens = {}
     for number in range(8):
         user_id = await stores.accounts.add(f"user{number}", "password")
@@ -42,7 +51,7 @@ async def _one_dies(stores: Stores, cluster: ValkeyCluster) -> None:
     before = await stores.store.sync_states()
     assert len(before) == len(cluster.masters)
     # Not the one that keeps the states themselves.
-    keeper = cluster.master_of(int(cluster.nodes[0].ask("CLUSTER", "KEYSLOT", "gate:sync")))
+    keeper = keeper_of(cluster)
     dead = next(node for node in cluster.masters if node is not keeper)
     dead.stop()
     until(
@@ -69,6 +78,50 @@ async def _one_dies(stores: Stores, cluster: ValkeyCluster) -> None:
     with pytest.raises(RedisAway):
         await stores.snapshots.restore()
     assert await stores.store.counters.snapshot_number(lost) is not None, "the counters of the living are restored"
+
+
+async def test_one_that_takes_no_writes_holds_up_no_other(company: tuple[ValkeyCluster, Stores]) -> None:
+    cluster, stores = company
+    users = [await stores.accounts.add(f"user{number}", "password") for number in range(64)]
+    for user_id in users:
+        await stores.sessions.start(user_id)
+    await stores.sessions.sync()
+    before = await stores.store.sync_states()
+    keeper = keeper_of(cluster)
+    refusing, new = (node for node in cluster.masters if node is not keeper)
+    refusing.ask("CONFIG", "SET", "min-replicas-to-write", "1")
+    new_run, refusing_run = (node.facts("INFO", "server")["run_id"] for node in (new, refusing))
+    keeper.ask("HDEL", SYNC_KEY, new_run)
+    new.ask("FLUSHALL")
+    await stores.database.fetch(
+        "UPDATE sessions SET version = nextval('session_versions'), changed_at = clock_timestamp()"
+    )
+    with pytest.raises(StoreUnavailable):
+        await stores.sessions.sync()
+    after = await stores.store.sync_states()
+    assert after[new_run].beat_us, "it got everything"
+    assert after[refusing_run] == before[refusing_run], "it is not said of it"
+    ours = [user_id for user_id in users if cluster.master_of(BUCKET_SLOTS[user_id % BUCKETS]) is new]
+    assert ours
+    assert all(new.ask("EXISTS", user_key(user_id, "session")) for user_id in ours)
+    refusing.ask("CONFIG", "SET", "min-replicas-to-write", "0")
+    assert not (await stores.sessions.sync()).full
+
+
+async def test_a_slot_that_moves_to_a_server_without_the_scripts(company: tuple[ValkeyCluster, Stores]) -> None:
+    cluster, stores = company
+    user_id = await stores.accounts.add("ada", "password")
+    slot = BUCKET_SLOTS[user_id % BUCKETS]
+    source = cluster.master_of(slot)
+    target = next(node for node in cluster.masters if node is not source)
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.id_of(source))
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.id_of(target))
+    target.ask("SCRIPT", "FLUSH")
+    token = await stores.sessions.start(user_id)
+    for node in (target, source, *cluster.masters):
+        node.ask("CLUSTER", "SETSLOT", slot, "NODE", cluster.id_of(target))
+    assert str(target.ask("GET", user_key(user_id, "session"))).count(":") == 2, "it went where the slot was moving to"
+    assert (await stores.usage.admit(token)).admitted
 
 
 @pytest.mark.parametrize("last", [0, ENROLLED // 2, ENROLLED - 1_000])

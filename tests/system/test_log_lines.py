@@ -180,7 +180,7 @@ def test_a_workers_jobs_are_lines_too(servers: Servers, settings: Settings) -> N
     assert {"rows", "published", "full", "took_ms"} <= job.keys()
     assert re.fullmatch(r"sync_sessions rows=\d+ published=\d+ full=(True|False) in \d+ ms", job["message"])
     spans = {line["name"] for line in lines if "parent_id" in line}
-    assert {"sync_sessions", "INFO", "HSET"} <= spans
+    assert {"sync_sessions", "INFO", "EVALSHA save_sync"} <= spans
     assert spans & {"changed_sessions", "sessions_of_bucket"}
 
 
