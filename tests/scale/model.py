@@ -49,10 +49,10 @@ class Loss(msgspec.Struct, frozen=True):
 
     Args:
         users_share, calls_share: of all.
-        fallbacks: sessions read in PostgreSQL because somebody called before the sync came to them.
+        fallbacks: sessions read in PostgreSQL, one for each call before the sync was through.
         worst_wait_s: for such a read; at `FALLBACK_DEADLINE_S` calls are refused with 503.
         refused: how many.
-        settled_s: until less than one call in a hundred of that shard falls back.
+        settled_s: until no call of that shard falls back.
         sync_s, restore_s: of one worker on a machine of its own: the work, as each step waits for the one before.
     """
 
@@ -139,37 +139,21 @@ def queue(plan: Plan, costs: Costs) -> Queue:
 
 
 def lose(plan: Plan, costs: Costs) -> Loss:
-    """The busiest shard is emptied: users who call are read in PostgreSQL while the sync goes through all sessions."""
+    """The busiest shard comes back empty, or as its replica: its calls read PostgreSQL until the sync is through."""
     users_share = plan.shard_of.count(plan.busiest) / BUCKETS
     calls_share = plan.shard_calls_per_s[plan.busiest] / sum(plan.shard_calls_per_s)
     sync_s = plan.users * users_share * costs.of("sync of all", plan.users).cpu_us / 1e6
     restore_s = plan.users * (1 + 1 / TODAY_EACH) * users_share * costs.of("restore", plan.users).cpu_us / 1e6
-    shares = [[count * users_share, rate * calls_share / users_share] for count, rate in plan.groups]
-    calls = sum(count * rate for count, rate in shares) * STEP_S
+    calls = plan.shard_calls_per_s[plan.busiest] * STEP_S
     capacity = plan.processes * costs.fallbacks_per_s * STEP_S
     waiting = fallbacks = refused = worst_s = at_s = 0.0
-    while at_s < LOSS_HORIZON_S:
-        came = 0.0
-        for group in shares:
-            calling = group[0] * -math.expm1(-group[1] * STEP_S)
-            group[0] -= calling
-            came += calling
-        waiting += came
+    while at_s < LOSS_HORIZON_S and (at_s < sync_s or waiting >= 1):
+        waiting += calls if at_s < sync_s else 0.0
         too_many = max(0.0, waiting - capacity * FALLBACK_DEADLINE_S / STEP_S)
         served = min(waiting - too_many, capacity)
         worst_s = max(worst_s, (waiting - too_many) / capacity * STEP_S)
         waiting, fallbacks, refused = waiting - too_many - served, fallbacks + served, refused + too_many
-        # Those who were refused try again: they are as they were.
-        if too_many:
-            more = 1 + too_many / max(1.0, sum(count for count, _ in shares))
-            for group in shares:
-                group[0] *= more
         at_s += STEP_S
-        left_s = sync_s - at_s
-        for group in shares:
-            group[0] *= max(0.0, 1 - STEP_S / left_s) if left_s > STEP_S else 0.0
-        if came < calls / 100 and waiting < 1:
-            break
     return Loss(
         users_share, calls_share, round(fallbacks), round(worst_s, 3), round(refused), round(at_s, 1), sync_s, restore_s
     )
