@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -24,6 +25,9 @@ REDIRECTIONS = 5
 LOOK_EVERY_S = 10.0
 SHORTEST_PAUSE_S = 0.1
 LOOK_DEADLINE_S = 0.5
+AT_ONCE_S = 1.0
+"""Servers that are learnt later than this were not there when the process began to answer."""
+
 MAX_LOOKERS = 16
 """Nodes that are asked at once what the cluster looks like."""
 
@@ -65,6 +69,7 @@ class Cluster:
         self._told: list[Found] = []
         self._stale, self._seen = asyncio.Event(), asyncio.Event()
         self._stale.set()
+        self._began_s = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def tell(self, found: Found) -> None:
@@ -73,6 +78,7 @@ class Cluster:
         for server in self._masters.values():
             found(server, not self._seen.is_set())
         if self._task is None:
+            self._began_s = time.monotonic()
             self._task = asyncio.create_task(self._follow())
 
     @property
@@ -108,6 +114,8 @@ class Cluster:
                     continue
                 if str(reply).startswith("ASK "):
                     reply = await self._named_by(reply, slot).jobs.call_asking(command)
+                    if str(reply).startswith(("ASK ", "MOVED ")):  # the move ended, or turned, in between
+                        continue
             return checked(reply)
         raise RedisRefused("Redis sends from server to server; try again shortly")
 
@@ -146,8 +154,9 @@ class Cluster:
         server = self._masters.get(address)
         if server is None:
             server = self._masters[address] = server_at(fixed(address), self._target, self._greeting)
+            at_once = not self._seen.is_set() and time.monotonic() < self._began_s + AT_ONCE_S
             for found in self._told:
-                found(server, not self._seen.is_set())
+                found(server, at_once)
         return server
 
     async def _follow(self) -> None:

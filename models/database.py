@@ -26,6 +26,9 @@ QUERY_DEADLINE_S = 2.0
 BATCH_DEADLINE_S = 60.0
 """For one transaction of a job."""
 
+CHANGE_DEADLINE_S = 10.0
+"""For a transaction that ends sessions: the sync looks back for longer than this."""
+
 DELETE_BATCH = 1_000
 
 POOL_SIZE = 10

@@ -60,6 +60,7 @@ class Link:
         self._tls = target.tls_context()
         self._connection: _Connection | None = None
         self._opening: asyncio.Task[_Connection] | None = None
+        self._closed = False
         self.generation = 0
         """Which connection this is: rises with each new one, and with the end of one, so that nobody who trusts a
         connection takes the one that the next call opens for it."""
@@ -91,7 +92,8 @@ class Link:
         return await reply
 
     def close(self) -> None:
-        """End the connection; calls that wait fail."""
+        """End the connection for good; calls that wait fail, and all further ones."""
+        self._closed = True
         if self._opening is not None:
             self._opening.cancel()
         self.drop()
@@ -103,6 +105,10 @@ class Link:
 
     async def _open(self) -> "_Connection":
         """Connect once for all who wait for it."""
+        if self._closed:
+            raise RedisAway()
+        if self._connection is not None and not self._connection.lost:  # since the caller looked
+            return self._connection
         if self._opening is None:
             self._opening = asyncio.create_task(self._connect())
             self._opening.add_done_callback(self._opened)
@@ -119,6 +125,8 @@ class Link:
         if not opening.cancelled() and opening.exception() is None:
             self._connection = opening.result()
             self.generation += 1
+            if self._closed:  # in the moment between
+                self.drop()
 
     def _ended(self) -> None:
         self.generation += 1

@@ -20,7 +20,7 @@ from models.servers import Server
 from models.store import Store
 
 SYNC_OVERLAP_S = 30
-"""How far a sync looks back behind the last one: more than every deadline between a commit and its publication."""
+"""How far a sync looks back behind the last one: more than the deadlines of a change and of its publication."""
 
 FORGET_RUNS_S = 3_600
 """How long the sync remembers runs of servers while one fails: it may be one of them."""
@@ -65,8 +65,8 @@ async def publish_changes(database: Database, store: Store) -> Synced:
         round_ = _Round(database, store, (now - _EPOCH) // timedelta(microseconds=1))
         for server, identity in zip(servers, identities, strict=True):
             # What a server that is away should have got waits, as its watermark does; the others do not wait for it.
-            if isinstance(identity, BaseException):
-                round_.fail(identity)
+            if isinstance(identity, BaseException) or server.closed:
+                round_.fail(identity if isinstance(identity, BaseException) else RedisAway())
             else:
                 round_.add(server, identity, states.get(identity.id))
         await round_.publish_changed()
@@ -206,9 +206,11 @@ class _Round:
 
     async def _publish(self, receiver: _Receiver, entries: Sequence[Entry]) -> None:
         try:
-            self.published += await self._store.publish_sessions(entries)
+            published = await self._store.publish_sessions(entries)
         except StoreUnavailable as error:
             self.fail(error, receiver)
+        else:
+            self.published += published  # after the wait: others add to it meanwhile
 
 
 def entry_of(row: Any) -> Entry:

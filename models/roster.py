@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from models.credentials import check_password, username_key
-from models.database import BATCH_DEADLINE_S, Database, load_sql
+from models.database import BATCH_DEADLINE_S, CHANGE_DEADLINE_S, Database, load_sql
 from models.errors import InvalidInput, RedisAway, StoreUnavailable, UnknownUser
 from models.events import LOCAL, record
 from models.passwords import Passwords
@@ -133,7 +133,7 @@ class Roster:
 
     async def _change_and_revoke(self, change: str, user_id: int, *args: Any) -> Sequence[Any]:
         """Change the account first, then end the session: one that begins in between does so before the change."""
-        async with self._database.transaction() as transaction:
+        async with self._database.transaction(CHANGE_DEADLINE_S) as transaction:
             rows: Sequence[Any] = await transaction.fetch(change, user_id, *args)
             entry = await self._sessions.revoke_within(transaction, user_id)
         try:

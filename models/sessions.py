@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from models.database import BATCH_DEADLINE_S, Database, load_sql
+from models.database import CHANGE_DEADLINE_S, Database, load_sql
 from models.errors import InvalidCredentials, StoreUnavailable
 from models.publishing import Synced, entry_of, publish_changes
 from models.records import Entry
@@ -195,7 +195,7 @@ class Sessions:
         Raises:
             StoreUnavailable: PostgreSQL did not take it; or Redis did not, and the worker will finish it.
         """
-        rows = await self._database.fetch(_REVOKE_BATCH, after, REVOKE_BATCH, deadline_s=BATCH_DEADLINE_S)
+        rows = await self._database.fetch(_REVOKE_BATCH, after, REVOKE_BATCH, deadline_s=CHANGE_DEADLINE_S)
         await self._store.publish_sessions(_tombstone(row["user_id"], row) for row in rows)
         return len(rows), max((row["user_id"] for row in rows), default=after)
 

@@ -24,8 +24,8 @@ from models.replies import checked, gather_all, reply_of, time_us
 from models.servers import BUCKET_SLOTS, OneServer, Server, Servers, ask, slot_of
 from models.tokens import Claims
 
-_STATE = re.compile(rb"(\d+):(\d+)(?::((?:\d+,?)*))?")
-"""`SyncState.value`; what else is there an older version has left."""
+_STATE = re.compile(rb"(\d+):(\d+)(?::((?:\d+(?:,\d+)*)?))?")
+"""`SyncState.value`."""
 
 log = logging.getLogger("gatehouse.redis")
 
@@ -151,18 +151,21 @@ class Store:
     async def sync_states(self) -> dict[str, SyncState]:
         """Of each run of a server, how far sessions were published to it."""
         (found,) = await ask(self.servers, [("HGETALL", SYNC_KEY)])
-        told = {run_id.decode(): _STATE.fullmatch(it) for run_id, it in zip(found[::2], found[1::2], strict=True)}
-        return {run_id: _sync_state(it) for run_id, it in told.items() if it}
+        return {run_id.decode(): _sync_state(it) for run_id, it in zip(found[::2], found[1::2], strict=True)}
 
     async def save_sync_states(self, states: Mapping[str, SyncState], ended: Iterable[str] = ()) -> None:
-        """Keep states by the run of their servers, and then forget those of runs that ended.
+        """Keep states by the run of their servers, and then forget those of runs that ended: never the last of all.
 
         One that has got everything is not replaced by one that has not: that comes from a worker that was slower.
         """
         told = [word for run, it in states.items() for word in (run, it.value, int(bool(it.beat_us)))]
         if told:
             await self._scripts.run(lua.SAVE_SYNC, [SYNC_KEY], told)
-        await ask(self.servers, [("HDEL", SYNC_KEY, run_id) for run_id in ended])
+            await ask(self.servers, [("HDEL", SYNC_KEY, run_id) for run_id in ended])
+
+    async def is_empty(self, server: Server) -> bool:
+        """Whether a server has no key."""
+        return not await reply_of(server.gate, pack("DBSIZE"))
 
     async def identity(self, link: Link) -> Run:
         """Which run of a server a connection leads to.
@@ -255,7 +258,11 @@ def windows(limits: Sequence[RateLimit]) -> list[int]:
     return [number for limit in limits for number in (limit.calls, limit.window_s * 1_000_000)]
 
 
-def _sync_state(told: re.Match[bytes]) -> SyncState:
+def _sync_state(value: bytes) -> SyncState:
+    """What another version has left says that there was something, and no more."""
+    told = _STATE.fullmatch(value)
+    if told is None:
+        return SyncState(0, 0, ())
     watermark_us, beat_us, buckets = told.groups()
     listed = None if buckets is None else [int(bucket) for bucket in buckets.split(b",") if bucket]
     return SyncState(int(watermark_us), int(beat_us), listed)

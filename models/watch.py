@@ -33,6 +33,7 @@ class Watch:
     def __init__(self, store: Store, local: LocalGate) -> None:
         self._store = store
         self._local = local
+        self._began_s = time.monotonic()
         self._warned_s = -WARN_EVERY_S
         self._followers: dict[Server, _Follower] = {}
         store.servers.tell(self._found)
@@ -83,6 +84,8 @@ class Watch:
                     await self._settle(server, follower)
                 except StoreUnavailable as error:
                     follower.looked.set()
+                    if time.monotonic() >= self._began_s + FIRST_LOOK_S:
+                        follower.at_once = False  # this process answers by now: Redis may have missed a logout here
                     if isinstance(error, RedisAway) and not isinstance(error, RedisRefused):
                         self.lose(server)
                     await asyncio.sleep(PROBE_S)
@@ -101,11 +104,17 @@ class Watch:
             log.warning("Redis is back")
         await self._count_late(server)
         while server.generation == generation != server.trusted and not server.closed:
-            states = await self._store.sync_states()
+            try:
+                states = await self._store.sync_states()
+            except StoreUnavailable:  # of a cluster it may be another server that has them
+                follower.looked.set()
+                await asyncio.sleep(PROBE_S)
+                continue
             follower.looked.set()
             state = states.get(run.id)
             if state is None or not state.beat_us:
-                believable = first and not states  # an empty Redis at the start of a process is no older copy
+                # An empty Redis at the start of a process is no older copy.
+                believable = first and not states and await self._store.is_empty(server)
             else:
                 believable = first or state.beat_us > run.now_us
             if believable:

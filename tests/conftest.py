@@ -87,6 +87,8 @@ def settings(servers: Servers) -> Settings:
 @pytest.fixture
 async def stores(settings: Settings) -> AsyncIterator[Stores]:
     """The domain on empty stores, with limits that no test reaches by chance."""
+    async with connect(settings.redis_url) as redis:
+        await redis.flushall()  # an empty one is believed at once
     async with open_stores(replace(settings, rate_limits=parse_policies("10000/1s"))) as opened:
         await empty(opened)
         async with asyncio.timeout(10):

@@ -41,7 +41,8 @@ def open_queue(url: str, tries: int) -> ArqRedis:
     options: dict[str, Any] = {**_connecting(target, target.credentials), **patience, "db": target.database}
     sentinels: Sentinel | None = None
     if target.kind == "sentinel":
-        own = {"sentinel_kwargs": _connecting(target, target.sentinel)}
+        own = {"sentinel_kwargs": {**_connecting(target, target.sentinel), "ssl": target.tls is not None}}
+        own["sentinel_kwargs"].pop("connection_class", None)
         sentinels = Sentinel(list(target.hosts), **own)  # type: ignore[no-untyped-call]  # the library left it so
         options.pop("connection_class", None)
         given = options | {"ssl": target.tls is not None}

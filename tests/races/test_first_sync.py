@@ -10,6 +10,7 @@ from models.connections import Stores, open_stores
 from models.database import load_sql
 from models.keys import BUCKETS, user_key
 from models.records import Entry, SyncState
+from models.store import _sync_state
 from tests.conftest import RawRedis
 
 USERS = 3 * BUCKETS
@@ -171,3 +172,30 @@ async def test_a_server_gets_the_buckets_that_it_did_not_have(
     assert synced.rows >= 3 * 21
     assert await redis.exists(user_key(7, "session"))
     assert not (await stores.sessions.sync()).full
+
+
+async def test_a_redis_with_something_in_it_that_nobody_knows_is_not_believed(stores: Stores, redis: RawRedis) -> None:
+    """In a cluster the server that remembers may have come back empty, and another as an older copy."""
+    user_id = await stores.accounts.add("ada", "password")
+    token = await stores.sessions.start(user_id)
+    older = await redis.get(user_key(user_id, "session"))
+    assert await stores.sessions.revoke(user_id)
+    await redis.set(user_key(user_id, "session"), older)
+    assert not await redis.exists("gate:sync")
+    async with open_stores(stores.settings) as others:
+        assert (await others.usage.admit(token)).reason == "session_revoked"
+
+
+@pytest.mark.parametrize("value", ["1:2:3:4", "1700000000", "", "1:2:" + ",".join(["10"] * BUCKETS) + ",x"])
+async def test_what_another_version_left_says_that_there_was_something(
+    stores: Stores, redis: RawRedis, value: str
+) -> None:
+    await redis.hset("gate:sync", "a run", value)
+    assert (await stores.store.sync_states())["a run"] == SyncState(0, 0, ())
+    await stores.sessions.sync()
+    assert "a run" not in await stores.store.sync_states()
+
+
+def test_a_state_is_read_as_it_was_written() -> None:
+    for state in (SyncState(7, 0, []), SyncState(7, 8, [0, 63]), SyncState(7, 8)):
+        assert _sync_state(state.value.encode()) == state

@@ -163,3 +163,13 @@ async def test_who_waits_for_a_connection_that_is_given_up_is_told_that_redis_is
     link.close()
     with pytest.raises(RedisAway):
         await waiting
+    with pytest.raises(RedisAway):  # for good
+        await link.call(pack("PING"))
+
+
+async def test_a_call_that_begins_late_opens_no_second_connection(link: Link) -> None:
+    early = link.call(pack("PING"))
+    assert await link.call(pack("PING")) == b"PONG"
+    generation = link.generation
+    assert await early == b"PONG"
+    assert link.generation == generation

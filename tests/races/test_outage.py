@@ -105,6 +105,7 @@ async def test_redis_hung_answers_come_in_time_and_the_breaker_opens(service: St
 
 async def test_the_limit_holds_in_each_process_meanwhile(service: Stores, valkey: ValkeyServer) -> None:
     _, token = await signed_in(service)
+    await service.sessions.sync()
     async with open_stores(replace(service.settings, rate_limits=parse_policies("3/60s"))) as limited:
         await until(lambda: limited.usage.trusts_redis)
         valkey.stop()
@@ -281,3 +282,28 @@ def test_a_write_to_a_connection_that_was_just_reset_is_an_outage() -> None:
         raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
     with pytest.raises(RuntimeError), wrapping_errors():
         raise RuntimeError("something else")
+
+
+async def test_a_redis_that_was_away_when_the_process_began_is_not_believed_at_once(
+    service: Stores, valkey: ValkeyServer
+) -> None:
+    """What ended here meanwhile it has not been told."""
+    _, token = await signed_in(service)
+    await service.sessions.sync()
+    claims = service.sessions.read_token(token)
+    assert isinstance(claims, Claims)
+    os.kill(valkey.pid, signal.SIGSTOP)
+    try:
+        async with open_stores(service.settings) as later:
+            await asyncio.sleep(1.2)  # it answers by now
+            with suppress(StoreUnavailable):
+                await later.accounts.log_out(claims)
+            os.kill(valkey.pid, signal.SIGCONT)
+            await until(lambda: not later.store.away)
+            await asyncio.sleep(0.3)
+            assert not later.usage.trusts_redis
+            assert (await later.usage.admit(token)).reason == "session_revoked"
+            await service.sessions.sync()
+            await until(lambda: later.usage.trusts_redis)
+    finally:
+        os.kill(valkey.pid, signal.SIGCONT)

@@ -15,10 +15,10 @@ from redis import Redis
 
 from models.connections import open_stores
 from models.devprocess import LOOPBACK
-from models.devservers import ValkeyServer
+from models.devservers import ValkeyServer, free_port
 from models.errors import RedisAway
 from models.settings import Settings
-from tests.valkeys import ValkeyCluster, Watched
+from tests.valkeys import ValkeyCluster, Watched, until
 from worker.queue import open_queue
 
 PASSWORD = "p@ss/w:ord?#"
@@ -27,25 +27,55 @@ SENTINELS = "of sentinels"
 
 
 class TlsServer(ValkeyServer):
-    """Debian's Redis, which can encrypt; the embedded Valkey cannot."""
+    """Debian's Redis, which can encrypt; the embedded Valkey cannot.
+
+    Args:
+        files: where its certificate and its key are, as `server.crt` and `server.key`.
+        options: more of its configuration.
+    """
+
+    def __init__(self, folder: Path, files: Path, *options: str) -> None:
+        super().__init__(folder, durable=False)
+        self.files = files
+        self._options = options
 
     def _command(self, port: int) -> list[str]:
         program = shutil.which("redis-server")
         assert program
         options = ["--bind", LOOPBACK, "--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"]
-        files = {name: str(self.folder / f"server.{end}") for name, end in (("cert", "crt"), ("key", "key"))}
-        options += ["--tls-cert-file", files["cert"], "--tls-key-file", files["key"], "--requirepass", PASSWORD]
-        options += ["--tls-ca-cert-file", files["cert"], "--dir", str(self.data), "--save", "", "--appendonly", "no"]
-        return [program, *options]
+        options += ["--tls-cert-file", f"{self.files}/server.crt", "--tls-key-file", f"{self.files}/server.key"]
+        options += ["--tls-ca-cert-file", f"{self.files}/server.crt", "--tls-replication", "yes"]
+        options += ["--requirepass", PASSWORD, "--dir", str(self.data)]
+        return [program, *self._arguments(port), *options, *self._options]
+
+    def _arguments(self, port: int) -> list[str]:
+        return ["--save", "", "--appendonly", "no"]
 
     def _prepare(self, give_up: Any) -> None:
         self._own_data_folder()
 
-    def _answers(self) -> bool:
+    def ask(self, *words: str) -> Any:
+        """The reply to one command."""
         client: Any = Redis(port=self.port or 0, ssl=True, ssl_cert_reqs="none", password=PASSWORD, socket_timeout=5)
-        with contextlib.closing(client), contextlib.suppress(Exception):
-            return bool(client.ping())
+        with contextlib.closing(client):
+            return client.execute_command(*words)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(Exception):
+            return bool(self.ask("PING"))
         return False
+
+
+class TlsSentinel(TlsServer):
+    """One sentinel that encrypts, and reaches its master so."""
+
+    def _arguments(self, port: int) -> list[str]:
+        configuration = self.data / "sentinel.conf"
+        if not configuration.exists():
+            configuration.write_text("")
+            if self._account:
+                os.chown(configuration, *self._account)
+        return [str(configuration), "--sentinel"]
 
 
 @pytest.fixture
@@ -62,7 +92,7 @@ def tls(tmp_path: Path) -> Iterator[TlsServer]:
     subprocess.run(command, check=True, capture_output=True)
     for name in ("server.key", "server.crt"):
         (folder / name).chmod(0o644)
-    with TlsServer(folder, durable=False) as server:
+    with TlsServer(folder, folder) as server:
         yield server
 
 
@@ -95,6 +125,27 @@ async def test_the_queue_takes_the_same_addresses(tls: TlsServer) -> None:
         queue = open_queue(f"rediss://:{QUOTED}@{LOOPBACK}:{tls.port}/0?{options}", 1)
         assert await queue.ping()
         await queue.aclose()
+
+
+async def test_sentinels_and_their_master_with_tls(settings: Settings, tls: TlsServer) -> None:
+    with TlsSentinel(tls.folder.with_name("sentinel"), tls.folder) as sentinel:
+        sentinel.ask("SENTINEL", "MONITOR", "gate", LOOPBACK, str(tls.port), "1")
+        sentinel.ask("SENTINEL", "SET", "gate", "auth-pass", PASSWORD)
+        options = f"ssl_ca_certs={tls.folder}/server.crt&sentinel_password={QUOTED}"
+        url = f"rediss+sentinel://:{QUOTED}@{LOOPBACK}:{sentinel.port}/gate?{options}"
+        await works_at(settings, url)
+        queue = open_queue(url, 1)
+        assert await queue.ping()
+        await queue.aclose()
+
+
+async def test_a_cluster_with_tls(settings: Settings, tls: TlsServer) -> None:
+    options = ("--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-port", str(free_port()))
+    with TlsServer(tls.folder.with_name("cluster"), tls.folder, *options) as node:
+        node.ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        until(lambda: "cluster_state:ok" in str(node.ask("CLUSTER", "INFO")))
+        url = f"rediss+cluster://:{QUOTED}@{LOOPBACK}:{node.port}?ssl_ca_certs={tls.folder}/server.crt"
+        await works_at(settings, url)
 
 
 async def test_a_wrong_password_is_an_outage_that_says_so(
