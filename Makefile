@@ -52,7 +52,7 @@ lock: $(INSTALLED)  ## rewrite the lock files after a change of pyproject.toml (
 audit: $(INSTALLED)  ## ask for known vulnerabilities in requirements.txt; says so when nobody can be asked
 	@$(BIN)/python -m tests.audit $(ARGS)
 
-soak: $(INSTALLED)  ## faults, races and attacks at full count, in an hour and a half (ARGS=--help); keeps .soak/latest.json
+soak: $(INSTALLED)  ## faults, races and attacks at full count, in two hours (ARGS=--help); keeps .soak/latest.json
 	@exec $(BIN)/python -m tests.soak $(ARGS)
 
 bench: $(INSTALLED)  ## the gate against its peers, in about three minutes (needs wrk; ARGS=--help)

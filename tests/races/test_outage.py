@@ -5,10 +5,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -28,32 +26,7 @@ from models.servers import Server
 from models.settings import Settings
 from models.tokens import Claims
 from tests.conftest import empty
-
-
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A server that a test may stop, with a file that survives it."""
-    for parent in [tmp_path, *tmp_path.parents][:-2]:
-        parent.chmod(parent.stat().st_mode | 0o011)
-    with ValkeyServer(tmp_path / "valkey", durable=True) as server:
-        yield server
-
-
-@pytest.fixture
-async def service(settings: Settings, valkey: ValkeyServer) -> AsyncIterator[Stores]:
-    """A process of the service on that server, trusting it."""
-    own = replace(settings, redis_url=valkey.url, rate_limits=parse_policies("1000/1s"))
-    async with open_stores(own) as stores:
-        await empty(stores)
-        await stores.snapshots.restore()
-        await until(lambda: stores.usage.trusts_redis)
-        yield stores
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
+from tests.races.conftest import until
 
 
 async def reconnected(stores: Stores) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from redis import Redis
 
 from models.connections import Stores
-from models.keys import BUCKETS, bucket_key, totals_key, user_key
+from models.keys import BUCKETS, SYNC_KEY, bucket_key, totals_key, user_key
 from models.records import SyncState
 from models.windows import Window
 from tests.scale.fill import TODAY_EACH, run_script
@@ -63,10 +63,10 @@ def _session_prefix(bucket: int) -> str:
     return user_key(bucket, "session").rpartition(":")[0] + ":"
 
 
-async def say_lost(stores: Stores, buckets: Sequence[int]) -> None:
+async def say_lost(redis: "Redis", stores: Stores, buckets: Sequence[int]) -> None:
     """Let the next sync find that the server has got the sessions of all other buckets."""
     (server,) = await stores.store.servers.masters()
     run = await stores.store.identity(server.jobs)
     others = [bucket for bucket in range(BUCKETS) if bucket not in buckets]
-    await stores.store.save_sync_states({}, ended=[run.id])
+    redis.delete(SYNC_KEY)
     await stores.store.save_sync_states({run.id: SyncState(run.now_us, 0, others)})

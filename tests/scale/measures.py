@@ -119,7 +119,7 @@ class Bench:
         self._bytes["total of a window"] = self._key_bytes(f"totals:{self._window().name}") / sum(day)
         self._bytes["callers, a bucket"] = self._key_bytes("callers") / BUCKETS
         before = self._facts.used_bytes()
-        uvloop.run(self._with_stores(lambda stores: say_lost(stores, self._lost)))
+        uvloop.run(self._with_stores(lambda stores: say_lost(self._redis, stores, self._lost)))
         job = self._job("sync of all", _published)
         self._bytes.setdefault("session", (self._facts.used_bytes() - before) / job.rows)
         self._demand("totals", sum(totals), self.users)
@@ -192,7 +192,7 @@ class Bench:
         self._demand("changed sessions", self._jobs["sync of some"].rows, self._changed)
         self._job("sync of nothing", _published)
         uvloop.run(self._execute(_CHANGE_BACK, ids))
-        uvloop.run(self._with_stores(lambda stores: say_lost(stores, [bucket])))
+        uvloop.run(self._with_stores(lambda stores: say_lost(self._redis, stores, [bucket])))
         self._job("sync of a bucket", _read)
 
     def _expire(self) -> None:

@@ -167,6 +167,7 @@ async def crosstalk(stage: Stage, rounds: int, planted: str) -> Outcome:
     outcome = Outcome()
     async with open_stores(stage.settings) as stores:
         users = await _enrol(stores, min(USERS, rounds // 20))
+        await stores.sessions.sync()  # so that the web process believes the Redis that it finds
     judge = _Judge(users, outcome)
     async with FaultProxy("127.0.0.1", stage.valkey.port or 0) as slow:
         slow.delay_s, slow.jitter_s = REDIS_DELAY_S, REDIS_DELAY_S

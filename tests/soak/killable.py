@@ -207,7 +207,9 @@ class _TellingCounters:
 
     def __init__(self, counters: Counters, redis: Any) -> None:
         self._counters, self._redis = counters, redis
-        self._folded_at_s = self._began_at_s = 0.0
+        # By bucket: several are snapshotted side by side.
+        self._folded_at_s: dict[int, float] = {}
+        self._began_at_s: dict[int, float] = {}
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._counters, name)
@@ -221,7 +223,7 @@ class _TellingCounters:
         return telling
 
     async def fold_bucket(self, bucket: int) -> None:
-        self._folded_at_s = time.monotonic()
+        self._folded_at_s[bucket] = time.monotonic()
         await self._counters.fold_bucket(bucket)
 
     async def drain_dirty(self, bucket: int, *rest: Any) -> int:
@@ -231,7 +233,7 @@ class _TellingCounters:
             unfinished = True
         drained = await self._counters.drain_dirty(bucket, *rest)
         # What another left unfinished is finished first, without the users who called since.
-        self._began_at_s = 0.0 if unfinished else self._folded_at_s
+        self._began_at_s[bucket] = 0.0 if unfinished else self._folded_at_s[bucket]
         return drained
 
     def drained(self, bucket: int, *rest: Any) -> AsyncIterator[Drained]:
@@ -242,7 +244,7 @@ class _TellingCounters:
         _tell(Told(os.getpid(), "finish_drain", bucket))
         finished = await self._counters.finish_drain(bucket, *rest)
         if finished:
-            _tell(Told(os.getpid(), SAVED, bucket, self._began_at_s))
+            _tell(Told(os.getpid(), SAVED, bucket, self._began_at_s[bucket]))
         return finished
 
 

@@ -88,6 +88,7 @@ async def test_calls_without_redis_or_before_it_is_believed_are_degraded(stores:
 
 async def test_the_totals_are_those_of_all_processes(stores: Stores, settings: Settings) -> None:
     token = await stores.sessions.start(await stores.accounts.add("ada", "correct horse"))
+    await stores.sessions.sync()
     with patch.object(operations, "TELL_EVERY_S", 0.02):
         async with process(settings) as one, process(settings) as other:
             for usage in (one.usage, other.usage, one.usage, other.usage):
