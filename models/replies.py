@@ -1,14 +1,12 @@
 """What a reply of Redis means; of an error: an outage, a refusal for now, or a fault of ours."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from hiredis import ReplyError
-from redis.exceptions import RedisError, ResponseError
 
-from models.errors import RedisAway, RedisFault, RedisRefused, ScriptMissing
+from models.errors import RedisFault, RedisRefused, ScriptMissing
 from models.link import Link
 
 T = TypeVar("T")
@@ -25,23 +23,6 @@ _NOT_NOW = (
     "TRYAGAIN",
 )
 """Replies of a server that could do it at another time; any other error reply is a fault of ours."""
-
-
-@contextmanager
-def wrapping_errors() -> Iterator[None]:
-    """Turn the general client's errors into RedisAway; a fault of ours stays as it is."""
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        # The client has classes of its own for some of them and leaves the others in the text.
-        if type(error) is ResponseError and not any(code in str(error) for code in _NOT_NOW):
-            raise
-        raise RedisAway() from error
-    except RuntimeError as error:
-        # What uvloop raises for a write to a connection that was reset a moment ago.
-        if "handler is closed" not in str(error):
-            raise
-        raise RedisAway() from error
 
 
 def checked(reply: Any) -> Any:

@@ -271,4 +271,7 @@ class Usage:
             window = current(period, await counters.now_us())
             return await (counters.top(count, window) if what == "top" else counters.count_callers(window))
 
-        return self._readings.setdefault((what, period, count), Reading(read))
+        key = what, period, count
+        if key not in self._readings:
+            self._readings[key] = Reading(read)
+        return self._readings[key]

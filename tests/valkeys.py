@@ -121,45 +121,6 @@ class ValkeyCluster:
             node.ask("CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
 
 
-class Sentinel(ValkeyServer):
-    """One sentinel, from the same program."""
-
-    name: ClassVar[str] = "Valkey Sentinel"
-
-    def __init__(self, folder: Path, master_port: int, passwords: tuple[str, str]) -> None:
-        super().__init__(folder, durable=False)
-        self._of_servers, self.password = passwords
-        self._monitor = f"sentinel monitor {MASTER_NAME} {LOOPBACK} {master_port} 2"
-
-    def _url(self, port: int) -> str:
-        return f"{LOOPBACK}:{port}"
-
-    def _answers(self) -> bool:
-        with contextlib.closing(self.client) as client, contextlib.suppress(RedisError):
-            return bool(client.info("server")["process_id"] == self.pid)
-        return False
-
-    @property
-    def client(self) -> Any:
-        """The plain client of this sentinel; close it."""
-        return Redis(port=self.port or 0, decode_responses=True, socket_timeout=5, password=self.password or None)
-
-    def _command(self, port: int) -> list[str]:
-        name = MASTER_NAME
-        lines = [f"port {port}", f"bind {LOOPBACK}", f"dir {self.data}", self._monitor]
-        lines += [f"sentinel down-after-milliseconds {name} 500", f"sentinel failover-timeout {name} 3000"]
-        if self._of_servers:
-            lines.append(f'sentinel auth-pass {name} "{self._of_servers}"')
-        if self.password:
-            lines += [f'requirepass "{self.password}"', f'sentinel sentinel-pass "{self.password}"']
-        configuration = self.data / "sentinel.conf"
-        if not configuration.exists():
-            configuration.write_text("\n".join(lines) + "\n")
-            if self._account:
-                os.chown(configuration, *self._account)
-        return [super()._command(port)[0], str(configuration), "--sentinel"]
-
-
 class GuardedServer(ValkeyServer):
     """A server that may ask for a password, also of its replicas."""
 
@@ -180,6 +141,35 @@ class GuardedServer(ValkeyServer):
     def client(self) -> Any:
         """The plain client of this server; close it."""
         return Redis(port=self.port or 0, decode_responses=True, socket_timeout=5, password=self._password or None)
+
+
+class Sentinel(GuardedServer):
+    """One sentinel, from the same program."""
+
+    name: ClassVar[str] = "Valkey Sentinel"
+
+    def __init__(self, folder: Path, master_port: int, passwords: tuple[str, str]) -> None:
+        self._of_servers, of_sentinels = passwords
+        super().__init__(folder, of_sentinels)
+        self._monitor = f"sentinel monitor {MASTER_NAME} {LOOPBACK} {master_port} 2"
+
+    def _url(self, port: int) -> str:
+        return f"{LOOPBACK}:{port}"
+
+    def _command(self, port: int) -> list[str]:
+        name = MASTER_NAME
+        lines = [f"port {port}", f"bind {LOOPBACK}", f"dir {self.data}", self._monitor]
+        lines += [f"sentinel down-after-milliseconds {name} 500", f"sentinel failover-timeout {name} 3000"]
+        if self._of_servers:
+            lines.append(f'sentinel auth-pass {name} "{self._of_servers}"')
+        if self._password:
+            lines += [f'requirepass "{self._password}"', f'sentinel sentinel-pass "{self._password}"']
+        configuration = self.data / "sentinel.conf"
+        if not configuration.exists():
+            configuration.write_text("\n".join(lines) + "\n")
+            if self._account:
+                os.chown(configuration, *self._account)
+        return [super()._command(port)[0], str(configuration), "--sentinel"]
 
 
 class Watched:
@@ -247,6 +237,13 @@ class Watched:
         with contextlib.closing(sentinel.client) as client:
             facts = client.sentinel_master(MASTER_NAME)
         return bool(facts["num-slaves"] == 1 and facts["num-other-sentinels"] == 2)
+
+
+def let_in(folder: Path) -> Path:
+    """Let the account that the servers run as go through a test's folder; returns it."""
+    for parent in [folder, *folder.parents][:-2]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    return folder
 
 
 def until(condition: Callable[[], bool]) -> None:

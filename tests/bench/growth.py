@@ -9,10 +9,8 @@ Results: tables and .bench/growth.json.
 
 import argparse
 import asyncio
-import http.client
 import random
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,15 +19,14 @@ from statistics import median, quantiles
 import msgspec
 
 from models.connections import Stores
-from models.devprocess import LOOPBACK
 from models.devservers import ValkeyServer
 from models.keys import BUCKETS, bucket_key
-from models.readings import REST_S
 from tests.bench.entry import exit_code_of
 from tests.bench.filling import fill_counters
 from tests.bench.load import Load, measure, write_pings
 from tests.bench.machine import describe
 from tests.bench.processes import BenchError
+from tests.bench.reads import read_times_ms
 from tests.bench.redis_facts import CommandTime, RedisFacts
 from tests.bench.report import conditions, judge, say, table, write_json
 from tests.bench.stack import Stack, open_stack
@@ -154,20 +151,7 @@ def _read_times(side: Side) -> list[Times]:
 
 
 def _time(path: str, port: int, before_each: Callable[[], None], note: str = "") -> Times:
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
-    times_ms = []
-    for _ in range(PROBES):
-        before_each()
-        time.sleep(2 * REST_S)  # what the process rests after the reading before is no part of this one
-        started_at = time.perf_counter()
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        answer.read()
-        times_ms.append((time.perf_counter() - started_at) * 1000)
-        if answer.status != 200:
-            raise BenchError(f"{path} answers {answer.status}.")
-    connection.close()
-    cuts = quantiles(times_ms, n=100)
+    cuts = quantiles(read_times_ms(port, path, PROBES, before_each), n=100)
     return Times(path + note, round(cuts[49], 3), round(cuts[98], 3))
 
 

@@ -12,6 +12,7 @@ from models.devservers import ValkeyServer
 from models.policies import parse_policies
 from models.settings import Settings
 from tests.conftest import empty
+from tests.valkeys import let_in
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +29,7 @@ async def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
     """A server that a test may stop, with a file that survives it."""
-    for parent in [tmp_path, *tmp_path.parents][:-2]:
-        parent.chmod(parent.stat().st_mode | 0o011)
-    with ValkeyServer(tmp_path / "valkey", durable=True) as server:
+    with ValkeyServer(let_in(tmp_path) / "valkey", durable=True) as server:
         yield server
 
 

@@ -8,6 +8,7 @@ import pytest
 from models import publishing
 from models.connections import Stores, open_stores
 from models.database import load_sql
+from models.errors import RedisAway
 from models.keys import BUCKETS, user_key
 from models.records import Entry, SyncState
 from models.store import _sync_state
@@ -199,3 +200,36 @@ async def test_what_another_version_left_says_that_there_was_something(
 def test_a_state_is_read_as_it_was_written() -> None:
     for state in (SyncState(7, 0, []), SyncState(7, 8, [0, 63]), SyncState(7, 8)):
         assert _sync_state(state.value.encode()) == state
+
+
+async def test_what_changed_at_every_server_is_counted_as_published(stores: Stores, enrolled: list[int]) -> None:
+    """They are sent to side by side."""
+    await stores.sessions.sync()
+    await stores.database.fetch("UPDATE sessions SET version = nextval('session_versions'), changed_at = now()")
+    synced = await stores.sessions.sync()
+    assert (synced.rows, synced.published) == (USERS, USERS)
+
+
+async def test_nothing_is_said_of_a_run_whose_connection_was_lost_on_the_way(
+    stores: Stores, enrolled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one may lead to another server, which got only the rest."""
+    publish, sent = stores.store.publish_sessions, 0
+
+    async def publish_sessions(entries: Iterable[Entry]) -> int:
+        nonlocal sent
+        sent += 1
+        published = await publish(entries)
+        if sent == 5:  # nobody waits for a reply
+            for server in await stores.store.servers.masters():
+                server.jobs.drop()
+        return published
+
+    monkeypatch.setattr(stores.store, "publish_sessions", publish_sessions)
+    with pytest.raises(RedisAway):
+        await stores.sessions.sync()
+    states = (await stores.store.sync_states()).values()
+    assert not any(it.beat_us for it in states)
+    assert sum(len(it.buckets or ()) for it in states) == 4, "that of the last bucket nobody knows"
+    synced = await stores.sessions.sync()
+    assert synced.rows == USERS - 4 * 3

@@ -17,6 +17,7 @@ from models.errors import RedisAway, StoreUnavailable
 from models.link import Link, fixed, pack
 from models.redis_target import parse_redis
 from tests.conftest import RawRedis, Servers
+from tests.valkeys import let_in
 
 CALLS = int(os.environ.get("LINK_CALLS", "20000"))
 CALLERS = 64
@@ -37,9 +38,7 @@ async def link(servers: Servers) -> AsyncIterator[Link]:
 @pytest.fixture
 def own_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
     """A server that a test may stop."""
-    for parent in [tmp_path, *tmp_path.parents][:-2]:
-        parent.chmod(parent.stat().st_mode | 0o011)
-    with ValkeyServer(tmp_path / "valkey", durable=False) as server:
+    with ValkeyServer(let_in(tmp_path) / "valkey", durable=False) as server:
         yield server
 
 

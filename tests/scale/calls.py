@@ -1,7 +1,6 @@
 """Calls at one size: admitted ones, ones that fall back to PostgreSQL, and `/top` and `/count`."""
 
 import asyncio
-import http.client
 import os
 import time
 from collections.abc import Sequence
@@ -9,12 +8,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
-from models.devprocess import LOOPBACK
 from models.keys import BUCKETS, bucket_key, user_key
-from models.readings import REST_S
 from models.usage import Usage
 from tests.bench.load import measure, write_pings
 from tests.bench.processes import BenchError, Service
+from tests.bench.reads import read_times_ms
 from tests.bench.redis_facts import RedisFacts
 from tests.bench.report import say
 from tests.bench.stack import Stack
@@ -40,7 +38,7 @@ class Calls:
             measure(requests, [web.port], WARM_UP_S)
             gates = [self._load(web, requests, seconds) for _ in rounds]
             best = min(gates, key=lambda gate: gate.redis_cpu_us + gate.web_cpu_us)
-            return best, {path: _read_ms(web.port, path) for path in READS}
+            return best, {path: round(median(read_times_ms(web.port, path, PROBES)), 3) for path in READS}
 
     def _load(self, web: Service, requests: Path, seconds: int) -> Gate:
         before, redis_s, web_s = self._counted(), redis_cpu_s(self._facts), _cpu_s(web.pid)
@@ -121,19 +119,3 @@ def _cpu_s(pid: int, *, ended: bool = False) -> float:
     except OSError:
         return 0.0
     return sum(map(int, fields[13:15] if ended else fields[11:13])) / os.sysconf("SC_CLK_TCK")
-
-
-def _read_ms(port: int, path: str) -> float:
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
-    times_ms = []  # of the readings, not of the rest before the next
-    for _ in range(PROBES):
-        began_s = time.perf_counter()
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        answer.read()
-        times_ms.append((time.perf_counter() - began_s) * 1000)
-        time.sleep(2 * REST_S)
-        if answer.status != 200:
-            raise BenchError(f"{path} answers {answer.status}.")
-    connection.close()
-    return round(median(times_ms), 3)

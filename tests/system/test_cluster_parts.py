@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+from hiredis import ReplyError
 
 from models.connections import Stores, open_stores
+from models.devservers import free_port
 from models.errors import RedisAway, StoreUnavailable
 from models.keys import BUCKETS, SYNC_KEY, bucket_key, user_key
 from models.policies import parse_policies
@@ -14,7 +16,7 @@ from models.servers import BUCKET_SLOTS, slot_of
 from models.settings import Settings
 from models.snapshots import _READ_TOTALS
 from tests.conftest import empty
-from tests.valkeys import ClusterNode, ValkeyCluster, until
+from tests.valkeys import ClusterNode, ValkeyCluster, let_in, until
 
 ENROLLED = 20_000
 
@@ -24,10 +26,7 @@ async def company(
     settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[tuple[ValkeyCluster, Stores]]:
     """Three masters without replicas, and empty stores on them."""
-    folder = tmp_path_factory.mktemp("valkeys")
-    for parent in [folder, *folder.parents][:-2]:
-        parent.chmod(parent.stat().st_mode | 0o011)
-    with ValkeyCluster(folder, replicas=False) as cluster:
+    with ValkeyCluster(let_in(tmp_path_factory.mktemp("valkeys")), replicas=False) as cluster:
         for node in cluster.nodes:
             node.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
         own = replace(settings, redis_url=cluster.url, rate_limits=parse_policies("10000/1s"))
@@ -122,6 +121,18 @@ async def test_a_slot_that_moves_to_a_server_without_the_scripts(company: tuple[
         node.ask("CLUSTER", "SETSLOT", slot, "NODE", cluster.id_of(target))
     assert str(target.ask("GET", user_key(user_id, "session"))).count(":") == 2, "it went where the slot was moving to"
     assert (await stores.usage.admit(token)).admitted
+
+
+async def test_a_master_that_only_a_redirection_has_named_is_not_published_to(
+    company: tuple[ValkeyCluster, Stores],
+) -> None:
+    """Not all of its slots are known: it would be taken for one that has got everything."""
+    _, stores = company
+    servers = stores.store.servers
+    known = await servers.masters()
+    assert servers.redirect(ReplyError(f"MOVED {BUCKET_SLOTS[5]} 127.0.0.1:{free_port()}"), BUCKET_SLOTS[5])
+    assert servers.of(BUCKET_SLOTS[5]) not in known
+    assert await servers.masters() == known
 
 
 @pytest.mark.parametrize("last", [0, ENROLLED // 2, ENROLLED - 1_000])

@@ -18,7 +18,7 @@ from models.devprocess import LOOPBACK
 from models.devservers import ValkeyServer, free_port
 from models.errors import RedisAway
 from models.settings import Settings
-from tests.valkeys import ValkeyCluster, Watched, until
+from tests.valkeys import ValkeyCluster, Watched, let_in, until
 from worker.queue import open_queue
 
 PASSWORD = "p@ss/w:ord?#"
@@ -84,8 +84,7 @@ def tls(tmp_path: Path) -> Iterator[TlsServer]:
         pytest.skip("Debian's redis-server is not installed: apt install redis-server")
     folder = tmp_path / "redis"
     folder.mkdir()
-    for parent in [folder, *folder.parents][:-2]:
-        parent.chmod(parent.stat().st_mode | 0o011)
+    let_in(folder)
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
     command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     command += ["-keyout", str(folder / "server.key"), "-out", str(folder / "server.crt")]
@@ -160,7 +159,7 @@ async def test_a_wrong_password_is_an_outage_that_says_so(
 
 
 async def test_a_cluster_behind_a_password(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> None:
-    with ValkeyCluster(_open(tmp_path_factory), replicas=False) as cluster:
+    with ValkeyCluster(let_in(tmp_path_factory.mktemp("valkeys")), replicas=False) as cluster:
         for node in cluster.nodes:
             node.ask("CONFIG", "SET", "requirepass", PASSWORD)
         await works_at(settings, cluster.url.replace("://", f"://:{QUOTED}@"))
@@ -169,7 +168,7 @@ async def test_a_cluster_behind_a_password(settings: Settings, tmp_path_factory:
 async def test_sentinels_and_their_master_behind_passwords(
     settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    with Watched(_open(tmp_path_factory), PASSWORD, SENTINELS) as watched:
+    with Watched(let_in(tmp_path_factory.mktemp("valkeys")), PASSWORD, SENTINELS) as watched:
         assert f":{QUOTED}@" in watched.url
         await works_at(settings, watched.url)
         queue = open_queue(watched.url, 1)
@@ -179,10 +178,3 @@ async def test_sentinels_and_their_master_behind_passwords(
             async with open_stores(replace(settings, redis_url=wrong)) as stores:
                 with pytest.raises(RedisAway):
                     await stores.store.ping()
-
-
-def _open(factory: pytest.TempPathFactory) -> Path:
-    folder = factory.mktemp("valkeys")
-    for parent in [folder, *folder.parents][:-2]:
-        parent.chmod(parent.stat().st_mode | 0o011)
-    return folder

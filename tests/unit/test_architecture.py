@@ -38,7 +38,7 @@ DEVELOPMENT = {"devprocess", "devservers"}
 OF_DEVELOPMENT_TOO = {"orphans"}  # it knows nothing of the service
 DEVELOPMENT_USERS = ("api/dev.py", "api/devprocfile.py", "models/devservers.py", "tests/")
 
-REDIS_USERS = ("original_counts", "replies", "servers")
+REDIS_USERS = ("original_counts", "servers")
 DRIVERS: dict[str, tuple[str, ...]] = {
     "sanic": ("api/",),
     "arq": ("worker/",),
